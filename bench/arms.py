@@ -1,0 +1,176 @@
+"""The parent's side of the measuring processes: start them, ask them, end them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+import onnxtrim
+from onnxtrim.bench.errors import InputError, WorkerError
+from onnxtrim.bench.session import Feeds
+
+PATIENCE = 1800.0
+"""Seconds to wait for an answer whose time nobody knows: loading, first runs, memory."""
+
+_START = 300.0  # seconds until the process has imported what it needs
+_SLACK = 60.0  # seconds beyond what the calls should take, and
+_TIMES_SLOWER = 20.0  # how much slower they may get
+
+
+def patience(calls: int, call_ms: float) -> float:
+    """Seconds to wait for a number of calls of known time before the process counts as hung."""
+    return _SLACK + _TIMES_SLOWER * calls * call_ms / 1000
+
+
+class Arm:
+    """One model in its own process.
+
+    A context manager: at the end of the block the process is gone, whatever happened.
+
+    Args:
+        model: Path of the model.
+        pad: Bytes by which the environment grows. Its size shifts the stack and biases timings,
+            so each launch draws another one (Mytkowicz et al., ASPLOS 2009,
+            https://doi.org/10.1145/1508244.1508275).
+    """
+
+    def __init__(self, model: str | os.PathLike[str], pad: int = 0) -> None:
+        self.model = str(model)
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed in __exit__)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "onnxtrim.bench.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            env=_environment(pad),
+        )
+        self._received = b""  # what has come after the last whole line
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    def __enter__(self) -> Arm:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self._process.kill()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._stderr.close()
+
+    def wait_ready(self) -> None:
+        """Wait until the process has imported what it needs."""
+        if self._receive(_START) != {"ready": True}:
+            raise WorkerError(f"{self.model}: the measuring process did not start as it should")
+
+    def ask(self, do: str, *, seconds: float = PATIENCE, **values: Any) -> dict[str, Any]:
+        """Send one command and wait for its answer, for so many seconds at most.
+
+        Raises:
+            InputError: The model or its feeds are to blame.
+            WorkerError: The process died, failed or hangs.
+        """
+        try:
+            assert self._process.stdin is not None
+            self._process.stdin.write(json.dumps({"do": do, **values}).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError:
+            raise self._death() from None
+        answer = self._receive(seconds)
+        if "error" in answer:
+            kind = InputError if answer.get("input") else WorkerError
+            raise kind(str(answer["error"]))
+        return answer
+
+    def _receive(self, seconds: float) -> dict[str, Any]:
+        try:
+            answer = json.loads(self._line(seconds))
+        except ValueError as error:
+            raise WorkerError(f"{self.model}: the measuring process answered nonsense") from error
+        if not isinstance(answer, dict):
+            raise WorkerError(f"{self.model}: the measuring process answered nonsense")
+        return answer
+
+    def _line(self, seconds: float) -> bytes:
+        assert self._process.stdout is not None
+        channel = self._process.stdout.fileno()
+        deadline = time.monotonic() + seconds
+        with selectors.DefaultSelector() as selector:
+            selector.register(channel, selectors.EVENT_READ)
+            while b"\n" not in self._received:
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    self._process.kill()
+                    raise WorkerError(
+                        f"{self.model}: the measuring process gave no answer for {seconds:.0f} s"
+                        " and was ended; is the machine overloaded?"
+                    )
+                block = os.read(channel, 1 << 16)
+                if not block:
+                    raise self._death()
+                self._received += block
+        line, _, self._received = self._received.partition(b"\n")
+        return line
+
+    def _death(self) -> WorkerError:
+        code = self._process.wait()
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode("utf-8", "replace").strip().splitlines()
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        last = f": {lines[-1][:200]}" if lines else ""
+        return WorkerError(f"{self.model}: the measuring process died ({how}){last}")
+
+
+@contextlib.contextmanager
+def written_feeds(feeds: Sequence[Feeds]) -> Iterator[str]:
+    """Feeds in a temporary file, as arrays ``<sample>:<name>``; yields its path."""
+    with tempfile.TemporaryDirectory(prefix="onnxtrim-") as folder:
+        path = Path(folder) / "feeds.npz"
+        arrays: dict[str, Any] = {
+            f"{index}:{name}": np.ascontiguousarray(array)
+            for index, sample in enumerate(feeds)
+            for name, array in sample.items()
+        }
+        np.savez(path, **arrays)
+        yield str(path)
+
+
+def _environment(pad: int) -> dict[str, str]:
+    """The child's environment: it finds this very package and no module of the work folder."""
+    environment = dict(os.environ)
+    environment["ONNXTRIM_PAD"] = "x" * pad
+    environment["OPENBLAS_NUM_THREADS"] = "1"  # numpy's pool is not used there
+    environment["PYTHONSAFEPATH"] = "1"
+    root = Path(onnxtrim.__file__).resolve().parent.parent
+    if root.name not in ("site-packages", "dist-packages"):
+        before = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = os.pathsep.join([str(root), *([before] if before else [])])
+    return environment

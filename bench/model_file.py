@@ -1,0 +1,119 @@
+"""What can be learnt from a model file without running it: is it safe, and how big is it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxtrim.bench.errors import InputError
+from onnxtrim.bench.files import sha256_file
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def check_model_file(path: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """Check that a file is an ONNX model whose data stays in its folder.
+
+    Returns:
+        The external data files, each once.
+
+    Raises:
+        InputError: Missing, empty, a folder, not ONNX, or external data that is absolute,
+            missing, or outside the model's folder (also through a link).
+    """
+    return external_files(path, read_model_proto(path))
+
+
+def model_sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a model file; with external data, of the hashes of all files in order.
+
+    Raises:
+        InputError: See :func:`check_model_file`.
+    """
+    hashes = [sha256_file(file) for file in (Path(path), *check_model_file(path))]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def read_model_proto(path: str | os.PathLike[str]) -> onnx.ModelProto:
+    """Parse a model without its external data.
+
+    Raises:
+        InputError: Missing, empty, a folder, or not ONNX.
+    """
+    import onnx
+
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except IsADirectoryError as error:
+        raise InputError(f"{path}: is a folder; give the path of an .onnx file") from error
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror})") from error
+    if not content:
+        raise InputError(f"{path}: is empty")
+    try:
+        model: onnx.ModelProto = onnx.load_model_from_string(content)
+    except Exception as error:  # protobuf's DecodeError, of a module without types
+        raise InputError(f"{path}: is not an ONNX model") from error
+    # A random file can parse as unknown fields.
+    if not model.ir_version or not model.opset_import or not model.graph.output:
+        raise InputError(f"{path}: is not an ONNX model")
+    return model
+
+
+def external_files(path: str | os.PathLike[str], model: onnx.ModelProto) -> tuple[Path, ...]:
+    """The external data files that a model refers to, checked as in :func:`check_model_file`."""
+    import onnx
+
+    folder = Path(path).parent
+    found: dict[Path, None] = {}
+    for tensor in tensors(model):
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.get("location", "")
+        where = f"{path}: tensor {tensor.name!r} has its data in {location!r}"
+        if not location or Path(location).is_absolute() or "\\" in location:
+            raise InputError(f"{where}; only files in the model's folder are read")
+        file = folder / location
+        if not file.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"{where}, outside the model's folder; only that folder is read")
+        if not file.is_file():
+            raise InputError(f"{where}, and there is no such file beside the model")
+        found[file.resolve()] = None
+    return tuple(found)
+
+
+def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every stored tensor: initializers and node attributes, also in subgraphs and functions."""
+    yield from _graph_tensors(model.graph)
+    for function in model.functions:
+        yield from _node_tensors(function.node)
+
+
+def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield sparse.values
+        yield sparse.indices
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Iterator[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            sparse = [*attribute.sparse_tensors]
+            if attribute.HasField("sparse_tensor"):
+                sparse.append(attribute.sparse_tensor)
+            for tensor in sparse:
+                yield tensor.values
+                yield tensor.indices
+            for graph in [attribute.g, *attribute.graphs]:
+                yield from _graph_tensors(graph)

@@ -1,0 +1,146 @@
+"""What the trade-off plots show; the page and the pictures both draw from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from onnxtrim.bench.report import words
+from onnxtrim.bench.results import Metric
+from onnxtrim.bench.run_folder import Candidate, Run, choose, frontier
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A number that candidates are compared by.
+
+    Attributes:
+        measure: Its name, see :meth:`Candidate.measure`.
+        title: What stands at the axis.
+        larger: Whether more is better.
+        scale: Factor from the stored unit to the shown one.
+        origin: Its value in the original, in the stored unit.
+    """
+
+    measure: str
+    title: str
+    larger: bool
+    scale: float
+    origin: Callable[[Run], float]
+
+    def read(self, candidate: Candidate) -> Metric | None:
+        """The candidate's number in the shown unit."""
+        metric = candidate.measure(self.measure)
+        if metric is None:
+            return None
+        low, high = sorted((metric.low * self.scale, metric.high * self.scale))
+        return Metric(metric.value * self.scale, low, high, metric.unit)
+
+
+PARAMETERS = Axis("parameters", "Parameters", False, 1.0, lambda run: run.original.parameters)
+LATENCY = Axis("latency.p50.ratio", "Latency, candidate ÷ original", False, 1.0, lambda _: 1.0)
+DELTA = Axis("accuracy.top1.delta", "Accuracy change, points", True, 1.0, lambda _: 0.0)
+AGREEMENT = Axis("accuracy.agreement", "Same answer as the original, %", True, 100.0, lambda _: 1.0)
+
+# (file and element name, title, x, y); of the plots of one name the first with data is drawn.
+PLOTS = (
+    ("accuracy-size", "Accuracy against size", PARAMETERS, DELTA),
+    ("accuracy-size", "Agreement against size", PARAMETERS, AGREEMENT),
+    ("accuracy-size", "Latency against size", PARAMETERS, LATENCY),
+    ("accuracy-latency", "Accuracy against latency", LATENCY, DELTA),
+    ("accuracy-latency", "Agreement against latency", LATENCY, AGREEMENT),
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A candidate in a plot.
+
+    Attributes:
+        id: The candidate, or ``"original"``.
+        role: ``"chosen"``, ``"frontier"``, ``"dominated"`` or ``"original"``: how it is drawn.
+        best: Whether no other candidate dominates it in this plot.
+        x: Where it stands, with interval, in the shown unit.
+        y: The same.
+    """
+
+    id: str
+    role: str
+    best: bool
+    x: Metric
+    y: Metric
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One trade-off; ``budget`` is the lowest allowed y, where there is one."""
+
+    name: str
+    title: str
+    x: Axis
+    y: Axis
+    points: tuple[Point, ...]
+    budget: float | None
+
+
+def trade_offs(run: Run) -> list[Plot]:
+    """The plots that the measurements allow, in reading order."""
+    plots: dict[str, Plot] = {}
+    for name, title, x, y in PLOTS:
+        if name not in plots and (points := _points(run, x, y)):
+            budget = -run.spec.max_drop if y is DELTA else None
+            plots[name] = Plot(name, title, x, y, points, budget)
+    return list(plots.values())
+
+
+def _points(run: Run, x: Axis, y: Axis) -> tuple[Point, ...]:
+    axes = (x, y)
+    best = set(
+        frontier(
+            run.candidates,
+            smaller=[axis.measure for axis in axes if not axis.larger],
+            larger=[axis.measure for axis in axes if axis.larger],
+        )
+    )
+    chosen = choose(run.candidates, run.spec.max_drop)
+    ids = {candidate.id for candidate in run.candidates}
+    points = []
+    for candidate in run.candidates:
+        at_x, at_y = x.read(candidate), y.read(candidate)
+        if at_x is None or at_y is None or candidate.same_as in ids:
+            continue  # a repetition would lie exactly on its first
+        role = "frontier" if candidate.id in best else "dominated"
+        role = "chosen" if candidate.id == chosen else role
+        points.append(Point(candidate.id, role, candidate.id in best, at_x, at_y))
+    if not points:
+        return ()
+    start = [Metric.exact(axis.origin(run) * axis.scale, "") for axis in axes]
+    return (Point("original", "original", False, *start), *points)
+
+
+def hover_lines(run: Run) -> dict[str, list[str]]:
+    """What a reader learns about each candidate in a plot: id, settings, figures."""
+    twins: dict[str, list[str]] = {}
+    for candidate in run.candidates:
+        if candidate.same_as:
+            twins.setdefault(candidate.same_as, []).append(candidate.id)
+    return {c.id: _hover(c, twins.get(c.id, [])) for c in run.candidates}
+
+
+def _hover(candidate: Candidate, twins: list[str]) -> list[str]:
+    facts = [
+        ("parameters", f"{words.count(candidate.parameters.after)} ({removed(candidate)})"),
+        ("latency", words.with_interval(candidate.measure("latency.p50.ratio"))),
+        ("run memory", words.plain(candidate.measure("memory.run_peak.ratio"))),
+        ("accuracy", words.plain(candidate.measure("accuracy.top1"))),
+        ("change", words.with_interval(candidate.measure("accuracy.top1.delta"))),
+        ("agreement", words.plain(candidate.measure("accuracy.agreement"))),
+    ]
+    lines = [candidate.id, words.settings(candidate.settings)]
+    lines += [f"{name}: {text}" for name, text in facts if text != words.NONE]
+    return lines + ([f"identical: {', '.join(twins)}"] if twins else [])
+
+
+def removed(candidate: Candidate) -> str:
+    """The change of the parameter count in percent, such as "−62.0%"."""
+    return words.number(-100 * candidate.removed, 1, sign=True) + "%"

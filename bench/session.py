@@ -1,0 +1,233 @@
+"""Sessions of ONNX Runtime: options that are always explicit, and errors in one line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from onnxtrim.bench.data_checks import InputSpec
+from onnxtrim.bench.errors import InputError
+from onnxtrim.bench.machine import default_threads
+from onnxtrim.bench.model_file import check_model_file
+
+__all__ = [
+    "RunOptions",
+    "check_model_file",
+    "default_threads",
+    "model_inputs",
+    "open_session",
+    "random_feeds",
+    "run",
+]
+
+Feeds = dict[str, NDArray[Any]]
+Sizes = Mapping[str, int | Sequence[int]]
+
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+    "tensor(int8)": np.int8,
+    "tensor(int16)": np.int16,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(uint8)": np.uint8,
+    "tensor(uint16)": np.uint16,
+    "tensor(uint32)": np.uint32,
+    "tensor(uint64)": np.uint64,
+    "tensor(bool)": np.bool_,
+}
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How ONNX Runtime runs a model; the same for all models of a comparison.
+
+    Attributes:
+        threads: Intra-op threads; 0 stands for :func:`default_threads`.
+        provider: Execution provider.
+        arena: Whether the CPU memory arena is on.
+    """
+
+    threads: int = 0
+    provider: str = "CPUExecutionProvider"
+    arena: bool = True
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise InputError(f"threads is {self.threads}; give 1 or more, or 0 for all CPUs")
+
+    def resolved(self) -> RunOptions:
+        """The same with the number of threads written out."""
+        return replace(self, threads=self.threads or default_threads())
+
+    def to_json(self) -> dict[str, Any]:
+        """The options as JSON values, threads written out."""
+        return asdict(self.resolved())
+
+
+def open_session(
+    model: str | os.PathLike[str] | bytes, options: RunOptions, *, optimise: bool = True
+) -> ort.InferenceSession:
+    """Open a session.
+
+    Args:
+        model: Path, or the bytes of a model without external data.
+        options: How to run it.
+        optimise: Whether ONNX Runtime may rewrite the graph.
+
+    Raises:
+        InputError: ONNX Runtime refuses the model, or lacks the provider.
+    """
+    options = options.resolved()
+    name = "the model" if isinstance(model, bytes) else str(model)
+    available = ort.get_available_providers()
+    if options.provider not in available:
+        raise InputError(
+            f"provider {options.provider!r} is not in this ONNX Runtime; it has"
+            f" {', '.join(available)}"
+        )
+    try:
+        session = ort.InferenceSession(
+            model if isinstance(model, bytes) else str(model),
+            _session_options(options, optimise),
+            providers=[options.provider],
+        )
+    except Exception as error:  # ORT's exceptions have no common base
+        raise InputError(f"{name}: ONNX Runtime can't load it: {_reason(error)}") from error
+    if options.provider not in session.get_providers():
+        raise InputError(f"{name}: provider {options.provider!r} could not be started here")
+    return session
+
+
+def run(session: ort.InferenceSession, feeds: Feeds, name: str) -> list[NDArray[Any]]:
+    """Run all outputs; ``name`` says which model it is.
+
+    Raises:
+        InputError: ONNX Runtime refuses to run it on these inputs.
+    """
+    try:
+        return session.run(None, feeds)  # type: ignore[no-any-return]
+    except Exception as error:
+        raise InputError(f"{name}: can't run on these inputs: {_reason(error)}") from error
+
+
+def model_inputs(session: ort.InferenceSession) -> list[InputSpec]:
+    """What the model expects, in order.
+
+    Raises:
+        InputError: An input is not a tensor of numbers.
+    """
+    return [InputSpec(node.name, _dtype(node), _shape(node)) for node in session.get_inputs()]
+
+
+def model_outputs(session: ort.InferenceSession) -> list[tuple[str, str, tuple[Any, ...]]]:
+    """``(name, type, shape)`` of each output; free dimensions as in :class:`InputSpec`."""
+    return [(node.name, node.type, _shape(node)) for node in session.get_outputs()]
+
+
+def random_feeds(
+    inputs: Sequence[InputSpec],
+    sizes: Sizes | None = None,
+    *,
+    seed: int = 0,
+    count: int = 8,
+) -> list[Feeds]:
+    """Seeded stand-ins for real samples: N(0, 1) for floats, 1 to 3 for integers, never zeros.
+
+    Args:
+        inputs: What the model expects.
+        sizes: Size of a free dimension by its name, or the whole shape of an input by its name.
+            A free first dimension is 1 if nothing else is said.
+        seed: Of the generator.
+        count: How many different feeds.
+
+    Raises:
+        InputError: A free dimension without a size, or a shape that does not fit.
+    """
+    shapes = [_feed_shape(spec, sizes or {}) for spec in inputs]
+    rng = np.random.default_rng(seed)
+    return [
+        {spec.name: _random(rng, spec, shape) for spec, shape in zip(inputs, shapes, strict=True)}
+        for _ in range(count)
+    ]
+
+
+def _session_options(options: RunOptions, optimise: bool) -> ort.SessionOptions:
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 4  # errors come as exceptions; printing them too is noise
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    settings.enable_cpu_mem_arena = options.arena
+    # A waiting pool that spins takes the CPU of whoever is being measured.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not optimise:
+        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return settings
+
+
+def _reason(error: Exception) -> str:
+    """ORT's message without its code and source positions, in one line."""
+    text = " ".join(str(error).split())
+    text = text.removeprefix("[ONNXRuntimeError] : ")
+    parts = text.split(" : ", 2)
+    text = parts[-1] if len(parts) == 3 and parts[0].isdigit() else text
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+def _dtype(node: Any) -> np.dtype[Any]:
+    if node.type not in _DTYPES:
+        raise InputError(f"input {node.name!r} has type {node.type}, which is not supported")
+    return np.dtype(_DTYPES[node.type])
+
+
+def _shape(node: Any) -> tuple[int | str | None, ...]:
+    return tuple(n if isinstance(n, int) and n >= 0 else _free(n) for n in node.shape or ())
+
+
+def _free(dimension: Any) -> str | None:
+    return dimension if isinstance(dimension, str) and dimension else None
+
+
+def _feed_shape(spec: InputSpec, sizes: Sizes) -> tuple[int, ...]:
+    given = sizes.get(spec.name)
+    if given is not None and not isinstance(given, int):
+        return _whole_shape(spec, tuple(given))
+    shape = []
+    for axis, need in enumerate(spec.shape):
+        size = sizes.get(need) if isinstance(need, str) else need
+        if size is None and axis == 0:
+            size = 1
+        if not isinstance(size, int):
+            example = "x".join(str(n) if isinstance(n, int) else "N" for n in spec.shape)
+            raise InputError(
+                f"input {spec.name!r}: dimension {need or axis!r} has no fixed size; give it with"
+                f" --shape {spec.name}={example}, or real samples with --data"
+            )
+        shape.append(size)
+    return tuple(shape)
+
+
+def _whole_shape(spec: InputSpec, given: tuple[int, ...]) -> tuple[int, ...]:
+    fits = len(given) == len(spec.shape) and all(
+        have > 0 and (have == need or not isinstance(need, int))
+        for have, need in zip(given, spec.shape, strict=False)
+    )
+    if not fits:
+        wanted = "x".join("?" if n is None else str(n) for n in spec.shape)
+        raise InputError(
+            f"input {spec.name!r}: shape {'x'.join(map(str, given))} does not fit {wanted}"
+        )
+    return given
+
+
+def _random(rng: np.random.Generator, spec: InputSpec, shape: tuple[int, ...]) -> NDArray[Any]:
+    if spec.dtype.kind == "f":
+        return rng.standard_normal(shape).astype(spec.dtype)
+    return rng.integers(1, 4, shape).astype(spec.dtype)

@@ -1,0 +1,266 @@
+"""A measuring process: one model, commands as JSON lines on stdin, answers on stdout.
+
+Run as ``python -m onnxtrim.bench.worker`` by :mod:`onnxtrim.bench.arms`; imports numpy and
+ONNX Runtime only. While it is another process's turn it sleeps in ``read()``.
+
+Commands: ``{"do": "open" | "warm_up" | "round" | "memory", ...}``; the arguments are those of
+the methods of :class:`Worker` with these names, the answers what they return. A failure is
+``{"error": <one line>, "input": <whether the user's input is to blame>}``. End of input ends
+the process.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import json
+import os
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from onnxtrim.bench.errors import InputError
+
+MIN_WARM_CALLS = 3
+MIN_WARM_SECONDS = 0.25
+MAX_WARM_SECONDS = 2.0
+STEADY = 0.05  # medians of the last ten calls and the ten before agree within this
+
+
+class Worker:
+    """The model, its feeds and the methods that measure it."""
+
+    def __init__(self) -> None:
+        self._calls: list[Callable[[], None]] = []
+        self._position = 0
+        self._feeds: list[dict[str, Any]] = []  # bound arrays must stay alive
+
+    def open(self, model: str, feeds: str, options: dict[str, Any]) -> dict[str, Any]:
+        """Open the model and run it once; both timed, in ms."""
+        from onnxtrim.bench.session import RunOptions, open_session
+
+        settings = RunOptions(**options)
+        self._feeds = samples = _load_feeds(feeds)
+        start = time.perf_counter_ns()
+        session = open_session(model, settings)
+        created = time.perf_counter_ns()
+        self._calls = list(_bound_calls(session, samples[:1]))
+        bound = time.perf_counter_ns()
+        _first_call(self._calls[0], model)
+        ran = time.perf_counter_ns()
+        self._calls += _bound_calls(session, samples[1:])
+        return {"create_ms": (created - start) / 1e6, "first_run_ms": (ran - bound) / 1e6}
+
+    def warm_up(self) -> dict[str, Any]:
+        """Call until the time per call is steady, for 0.25 to 2 s; tells how long it took."""
+        gc.collect()
+        gc.disable()
+        times: list[int] = []
+        begin = time.perf_counter()
+        while True:
+            times.append(self._timed_call())
+            seconds = time.perf_counter() - begin
+            enough = len(times) >= MIN_WARM_CALLS and seconds >= MIN_WARM_SECONDS
+            if enough and (seconds >= MAX_WARM_SECONDS or _is_steady(times)):
+                break
+            if time.perf_counter() <= begin and len(times) >= 1000:
+                break  # a clock that stands still; the parent finds zeros and says so
+        call_ms = statistics.median(times[-20:]) / 1e6
+        return {"calls": len(times), "seconds": seconds, "call_ms": call_ms}
+
+    def round(self, calls: int, settle: int, first: int) -> dict[str, Any]:
+        """One turn: ``settle`` calls to refill the caches, then ``calls`` calls.
+
+        Args:
+            calls: Calls that count.
+            settle: Calls before them.
+            first: Which of the feeds comes first; they are cycled.
+        """
+        self._position = first
+        settle_ns = [self._timed_call() for _ in range(settle)]
+        wait, switches, cpu = _run_queue_wait(), _switches(), time.process_time_ns()
+        begin = time.perf_counter_ns()
+        calls_ns = [self._timed_call() for _ in range(calls)]
+        wall = time.perf_counter_ns() - begin
+        cpu, wait_after = time.process_time_ns() - cpu, _run_queue_wait()
+        return {
+            "settle_ns": settle_ns,
+            "calls_ns": calls_ns,
+            "wall_ns": wall,
+            "cpu_ns": cpu,
+            "wait_ns": None if wait is None or wait_after is None else wait_after - wait,
+            "switches": _switches() - switches,
+        }
+
+    def memory(self, model: str, feeds: str, options: dict[str, Any], runs: int) -> dict[str, Any]:
+        """Memory above what the process had before the model, in bytes; see ``bench.memory``."""
+        from onnxtrim.bench.session import RunOptions, open_session
+
+        settings = RunOptions(**options)
+        samples = _load_feeds(feeds)
+        gc.collect()
+        reset = _reset_peak()
+        rss, pss = _status("VmRSS") or _max_rss(), _pss()
+        session = open_session(model, settings)
+        load_peak, load_pss = _peak(reset) - rss, _grown(pss)
+        _reset_peak()
+        calls = list(_bound_calls(session, samples[:1]))
+        _first_call(calls[0], model)
+        run_peak = _peak(reset) - rss
+        calls += _bound_calls(session, samples[1:])
+        steady = []
+        for index in range(runs):
+            calls[index % len(calls)]()
+            if (index + 1) % 10 == 0:
+                steady.append(_grown(pss))
+        return {
+            "load_peak": max(load_peak, 0),
+            "run_peak": max(run_peak, 0),
+            "load_pss": load_pss,
+            "steady_pss": steady,
+            "method": "hwm" if reset else "maxrss",
+        }
+
+    def _timed_call(self) -> int:
+        call = self._calls[self._position % len(self._calls)]
+        self._position += 1
+        start = time.perf_counter_ns()
+        call()
+        return time.perf_counter_ns() - start
+
+
+def _load_feeds(path: str) -> list[dict[str, Any]]:
+    """Feeds as :func:`onnxtrim.bench.arms.write_feeds` wrote them: arrays ``<sample>:<name>``."""
+    samples: dict[int, dict[str, Any]] = {}
+    with np.load(path, allow_pickle=False) as archive:
+        for key in archive.files:
+            index, _, name = key.partition(":")
+            samples.setdefault(int(index), {})[name] = archive[key]
+    return [samples[index] for index in sorted(samples)]
+
+
+def _bound_calls(session: Any, samples: list[dict[str, Any]]) -> Iterator[Callable[[], None]]:
+    """One function per sample that runs it; the arrays are bound once, outside the timer."""
+    for feeds in samples:
+        binding = session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_cpu_input(name, array)
+        for output in session.get_outputs():
+            binding.bind_output(output.name)
+        yield functools.partial(session.run_with_iobinding, binding)
+
+
+def _first_call(call: Callable[[], None], model: str) -> None:
+    try:
+        call()
+    except Exception as error:  # ORT's exceptions have no common base
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"{model}: can't run on these inputs: {reason}") from error
+
+
+def _is_steady(times: list[int]) -> bool:
+    if len(times) < 20:
+        return False
+    last, before = statistics.median(times[-10:]), statistics.median(times[-20:-10])
+    return abs(last - before) < STEADY * before
+
+
+def _run_queue_wait() -> int | None:
+    """Nanoseconds that this thread has been runnable without a CPU (Linux)."""
+    try:
+        return int(Path("/proc/self/schedstat").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _switches() -> int:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def _reset_peak() -> bool:
+    """Start VmHWM anew; False where the kernel does not allow it."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _peak(reset: bool) -> int:
+    return (_status("VmHWM") if reset else None) or _max_rss()
+
+
+def _max_rss() -> int:
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _status(key: str) -> int | None:
+    return _kilobytes("/proc/self/status", key)
+
+
+def _pss() -> int | None:
+    return _kilobytes("/proc/self/smaps_rollup", "Pss")
+
+
+def _grown(pss: int | None) -> int | None:
+    now = _pss()
+    return None if pss is None or now is None else now - pss
+
+
+def _kilobytes(path: str, key: str) -> int | None:
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _answer(worker: Worker, line: str) -> dict[str, Any]:
+    try:
+        command = json.loads(line)
+        method = getattr(worker, command.pop("do"))
+        return method(**command)  # type: ignore[no-any-return]
+    except InputError as error:
+        return {"error": str(error), "input": True}
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return {"error": reason, "input": False}
+
+
+def _claim_stdout() -> IO[str]:
+    """Keep stdout for answers alone: whatever else is printed goes to stderr from here on."""
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return channel
+
+
+def main() -> None:
+    """Answer commands until the input ends."""
+    channel = _claim_stdout()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    import onnxruntime  # noqa: F401  (its time must not be in the first command's)
+
+    worker = Worker()
+    channel.write('{"ready": true}\n')
+    channel.flush()
+    for line in sys.stdin:
+        channel.write(json.dumps(_answer(worker, line)) + "\n")
+        channel.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""``onnxtrim demo``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from onnxtrim.bench.compare import Settings
+from onnxtrim.bench.errors import MissingExtraError
+from onnxtrim.bench.files import atomic_path, write_json
+from onnxtrim.bench.report.page import write_report
+from onnxtrim.bench.report.pictures import write_plots
+from onnxtrim.bench.run_folder import Run, choose
+from onnxtrim.bench.session import RunOptions
+from onnxtrim.toolkit.cli.candidates import print_run, sweep_json
+from onnxtrim.toolkit.cli.common import Report, number, print_json, progress_bar, say, with_json
+from onnxtrim.toolkit.demo import DATA, DemoData, load_data, train_network
+from onnxtrim.toolkit.sweep import SweepOptions, sweep
+
+SCHEMA = "onnxtrim.demo/1"
+
+
+@click.command("demo")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("demo-output"),
+    show_default=True,
+    help="Folder for models, results and report.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    default=DATA,
+    help="fashion-mnist.npz of the repository.",
+)
+@click.option("--epochs", type=click.IntRange(min=1), default=24, show_default=True)
+@click.option("--launches", type=click.IntRange(min=2), default=6, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@with_json
+def command(output: Path, data: Path, epochs: int, launches: int, seed: int, as_json: bool) -> None:
+    """Train, prune, sweep and measure a real network on Fashion-MNIST.
+
+    Trains an MLP 784-1024-512-256-10 on 17,000 images, gathers statistics on 3,000 others, sweeps
+    the published pairs of thresholds, exports every candidate to ONNX, compares each with the
+    original in ONNX Runtime on the 10,000 test images, and writes models, results and an HTML
+    report. Takes a few minutes; needs the extra 'torch'. Interrupted, the same command goes on.
+    """
+    model = output / "model.onnx"
+    with progress_bar() as report:
+        _prepare(output, model, data, epochs, seed, report)
+        run = _sweep(output, launches, report)
+        published = _published(output, run, report)
+    page = output / "report.html"
+    write_report(run, page)
+    try:
+        write_plots(run, output / "plots")
+    except MissingExtraError as error:
+        say(f"no PNG plots: {error}")
+    if as_json:
+        print_json(sweep_json(run))
+    else:
+        print_run(run, published)
+    _next(output, model, run, page)
+
+
+def _prepare(
+    output: Path, model: Path, data: Path, epochs: int, seed: int, report: Report | None
+) -> None:
+    """Train and export, unless an earlier, interrupted call did."""
+    note = {"schema": SCHEMA, "epochs": epochs, "seed": seed}
+    marker = output / "demo.json"
+    if marker.exists() and json.loads(marker.read_text(encoding="utf-8")) == note:
+        return
+    images = load_data(data)
+    output.mkdir(parents=True, exist_ok=True)
+    say(f"training an MLP on {len(images.train[0]):,} images")
+    network = train_network(*images.train, epochs=epochs, seed=seed, progress=report)
+    import torch
+
+    from onnxtrim.export.from_torch import export_module
+
+    example = torch.from_numpy(images.test[0][:2])
+    exported = export_module(network, (example,), model, input_names=["image"])
+    say(f"exported: {model}, equals the torch module within {exported.max_error:.1e}")
+    _write_data(output, images)
+    write_json(marker, note)
+
+
+def _write_data(output: Path, images: DemoData) -> None:
+    pixels, labels = images.test
+    files: dict[str, dict[str, Any]] = {
+        "calib.npz": {"image": images.calibration},
+        "test.npz": {"image": pixels, "labels": labels},
+    }
+    for name, arrays in files.items():
+        with atomic_path(output / name) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)
+
+
+def _sweep(output: Path, launches: int, report: Report | None) -> Run:
+    say("sweeping thresholds; every candidate is measured in turns with the original")
+    # One thread: what the measurement protocol was validated with.
+    settings = Settings(options=RunOptions(threads=1), launches=launches)
+    return sweep(
+        output / "model.onnx",
+        output / "calib.npz",
+        output / "sweep",
+        evaluation=output / "test.npz",
+        options=SweepOptions(settings=settings),
+        progress=report,
+    )
+
+
+def _published(output: Path, run: Run, report: Report | None) -> dict[str, str]:
+    """Accuracy differences of the same candidates without repair: the rule as published."""
+    settings = Settings(options=RunOptions(threads=1), latency=False, memory=False)
+    plain = sweep(
+        output / "model.onnx",
+        output / "calib.npz",
+        output / "as-published",
+        evaluation=output / "test.npz",
+        options=SweepOptions(repair="none", settings=settings),
+        progress=report,
+    )
+    return {
+        item.id: number(item.metrics.get("accuracy.top1.delta")).partition(" [")[0]
+        for item in plain.candidates
+    }
+
+
+def _next(output: Path, model: Path, run: Run, page: Path) -> None:
+    chosen = choose(run.candidates, run.spec.max_drop)
+    best = run.model_path(run.candidate(chosen)) if chosen else output / "small.onnx"
+    say(f"report: {page} (open it in a browser; it needs no network)")
+    say("next, on the same files:")
+    say(f"  onnxtrim inspect {model}")
+    say(
+        f"  onnxtrim prune {model} --data {output}/calib.npz --mean-below 0.25 --std-below 0.5"
+        f" -o {output}/mine.onnx"
+    )
+    say(f"  onnxtrim compare {model} {best} --eval {output}/test.npz")
+    say("and on your own model: onnxtrim sweep MODEL --data CALIB --eval VAL -o runs/first")

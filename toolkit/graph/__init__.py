@@ -1,0 +1,1 @@
+"""Which slices of which tensors must leave together, and how to take them out."""

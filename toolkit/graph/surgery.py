@@ -1,0 +1,159 @@
+"""Take units out of a model: slice its initializers and adjust the sizes that nodes state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+from numpy.typing import NDArray
+
+from onnxtrim.toolkit.graph.execute import static_shape
+from onnxtrim.toolkit.graph.groups import Analysis
+from onnxtrim.toolkit.graph.labels import AxisRef
+from onnxtrim.toolkit.graph.normalise import constant_array
+from onnxtrim.toolkit.graph.resize import Sizes
+from onnxtrim.toolkit.graph.rules import RULES
+
+Keep = Mapping[str, NDArray[np.bool_]]  # group name -> which of its units stay
+Positions = dict[AxisRef, NDArray[np.bool_]]  # axis -> which positions stay
+
+
+def positions(analysis: Analysis, keep: Keep) -> Positions:
+    """Which positions stay on every axis that loses some.
+
+    Args:
+        analysis: The groups.
+        keep: For groups that lose units, a mask over their units.
+
+    Raises:
+        ValueError: A group would lose all its units, or a mask has another length.
+    """
+    result: Positions = {}
+    for group in analysis.groups:
+        mask = keep.get(group.name)
+        if mask is None or mask.all():
+            continue
+        if mask.shape != (group.units,) or not mask.any():
+            raise ValueError(f"group {group.name!r}: a mask of {group.units} units that keeps one")
+        for ref in group.slices:
+            stays = group.positions(ref, mask)
+            result[ref] = result[ref] & stays if ref in result else stays
+    return result
+
+
+def remove_units(
+    model: ir.Model, analysis: Analysis, keep: Keep, new_biases: Mapping[str, AxisRef] | None = None
+) -> ir.Model:
+    """A copy of ``model`` without the units that ``keep`` leaves out.
+
+    Args:
+        model: The normalised model, possibly with repaired weights.
+        analysis: The analysis of the normalised model.
+        keep: For groups that lose units, a mask over their units.
+        new_biases: Vectors that the repair added, each with the axis that it lies on.
+
+    Returns:
+        The smaller model; values keep their names. Initializers that were shared are not yet
+        shared again.
+    """
+    stays = positions(analysis, keep)
+    for name, (tensor, axis) in (new_biases or {}).items():
+        ref = (tensor, axis % len(analysis.normalised.shapes[tensor]))
+        if ref in stays:
+            stays[name, 0] = stays[ref]
+    result = model.clone()
+    graph = result.graph
+    sizes: Sizes = {ref: (len(mask), int(mask.sum())) for ref, mask in stays.items()}
+    for name, value in list(graph.initializers.items()):
+        masks = [(axis, stays[name, axis]) for axis in _axes(value) if (name, axis) in stays]
+        if masks:
+            _slice(value, masks)
+    shapes = analysis.normalised.shapes
+    for node in list(graph):
+        for value in node.outputs:
+            if value.name in shapes and not value.is_graph_output():
+                value.shape = ir.Shape(shapes[value.name])
+        rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        if rule is not None and rule.resize is not None:
+            rule.resize(graph, node, sizes)
+    _forget_inner_shapes(graph)
+    passes.RemoveUnusedNodesPass()(result)
+    return result
+
+
+def parameters_after(
+    analysis: Analysis, keep: Keep, new_biases: Mapping[str, AxisRef] | None = None
+) -> int:
+    """Number of parameters that the plan leaves, from the labels alone.
+
+    Surgery must arrive at the same number; the caller compares them. Copies of shared
+    initializers count, see :func:`share_again`.
+    """
+    stays = positions(analysis, keep)
+    shapes = analysis.normalised.shapes
+
+    def length(ref: AxisRef) -> int:
+        return int(stays[ref].sum()) if ref in stays else shapes[ref[0]][ref[1]]
+
+    total = sum(
+        length((tensor, axis % len(shapes[tensor]))) for tensor, axis in (new_biases or {}).values()
+    )
+    for name, value in analysis.model.graph.initializers.items():
+        if value.dtype is not None and value.dtype.is_floating_point():
+            total += math.prod(length((name, axis)) for axis in range(len(shapes[name])))
+    return total
+
+
+def count_parameters(model: ir.Model) -> int:
+    """Elements of all float initializers."""
+    return sum(
+        math.prod(static_shape(value.const_value))
+        for value in model.graph.initializers.values()
+        if value.const_value is not None and value.const_value.dtype.is_floating_point()
+    )
+
+
+def _axes(value: ir.Value) -> range:
+    return range(0 if value.const_value is None else len(value.const_value.shape))
+
+
+def _slice(value: ir.Value, masks: list[tuple[int, NDArray[np.bool_]]]) -> None:
+    array = constant_array(value)
+    if array is None:
+        return
+    for axis, mask in masks:
+        array = np.compress(mask, array, axis=axis)
+    set_constant(value, array)
+
+
+def set_constant(value: ir.Value, array: NDArray[Any]) -> None:
+    """Give an initializer other values."""
+    value.const_value = ir.tensor(np.array(array, order="C"), name=value.name)
+    value.shape = ir.Shape(array.shape)
+
+
+def _forget_inner_shapes(graph: ir.Graph) -> None:
+    """Shapes noted inside the graph are stale now; ONNX Runtime infers them anew."""
+    for node in graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None
+
+
+def share_again(model: ir.Model, copies: Mapping[str, str]) -> None:
+    """Undo the copying of shared initializers, in place, where the copies are still equal."""
+    graph = model.graph
+    first: dict[tuple[str, bytes], ir.Value] = {}
+    for name in (*dict.fromkeys(copies.values()), *copies):
+        value = graph.initializers.get(name)
+        array = constant_array(value)
+        if value is None or array is None:
+            continue
+        other = first.setdefault((copies.get(name, name), array.tobytes()), value)
+        if other is not value and not value.is_graph_output():
+            value.replace_all_uses_with(other)
+            del graph.initializers[name]

@@ -1,0 +1,39 @@
+"""Grids of threshold pairs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from onnxtrim.bench.errors import InputError
+
+DEFAULT_GRID = ((0.1, 0.4), (0.2, 0.5), (0.3, 0.6), (0.3, 0.8), (0.5, 1.0), (0.7, 1.2))
+
+
+def candidate_id(pair: tuple[float, float]) -> str:
+    """The name of a candidate, from its thresholds."""
+    return f"m{pair[0]:g}-s{pair[1]:g}"
+
+
+def read_grid(path: str | os.PathLike[str]) -> list[tuple[float, float]]:
+    """Read a grid: a JSON list of pairs, or one pair per line (blanks or a comma between).
+
+    Raises:
+        InputError: Missing, or not pairs of numbers.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: can't be read as a grid ({error})") from error
+    try:
+        if text.lstrip().startswith("["):
+            rows = json.loads(text)
+        else:
+            lines = (line.partition("#")[0].replace(",", " ").split() for line in text.splitlines())
+            rows = [line for line in lines if line]
+        return [(float(mean), float(std)) for mean, std in rows]
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{path}: must hold pairs of thresholds, like '0.1 0.4' on each line"
+        ) from error

@@ -1,0 +1,158 @@
+"""From a file to an analysed model, with inputs to try it on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from onnxtrim.bench.data import DataSource, open_data
+from onnxtrim.bench.data_checks import InputSpec
+from onnxtrim.bench.errors import InputError
+from onnxtrim.bench.model_file import model_sha256
+from onnxtrim.bench.session import RunOptions, model_inputs, open_session, random_feeds, run
+from onnxtrim.export.model_io import load_model
+from onnxtrim.toolkit.graph.analyse import analyse
+from onnxtrim.toolkit.graph.groups import Analysis
+from onnxtrim.toolkit.graph.normalise import normalise
+
+Feeds = dict[str, NDArray[Any]]
+Calibration = str | os.PathLike[str] | Mapping[str, NDArray[Any]]
+Sizes = Mapping[str, int | Sequence[int]]
+
+REAL_SAMPLES = 3  # for the self-check
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model ready to be pruned.
+
+    Attributes:
+        path: The file.
+        sha256: Its hash, external data included.
+        inputs: What the model expects.
+        analysis: Groups and frozen axes.
+        feeds: Inputs for the self-check: real ones if there are data, and random ones at two
+            batch sizes.
+    """
+
+    path: Path
+    sha256: str
+    inputs: list[InputSpec]
+    analysis: Analysis
+    feeds: list[Feeds]
+
+
+def prepare(
+    path: str | os.PathLike[str],
+    calibration: Calibration | None = None,
+    *,
+    sizes: Sizes | None = None,
+) -> tuple[Prepared, DataSource | None]:
+    """Load, normalise and analyse a model.
+
+    Args:
+        path: The ONNX file.
+        calibration: Data that tell the sizes of free dimensions; random inputs otherwise.
+        sizes: Sizes of free dimensions by name, or whole shapes by input name.
+
+    Raises:
+        InputError: The file or the data can't be used.
+    """
+    sha256 = model_sha256(path)
+    model = load_model(path)
+    session = open_session(path, RunOptions(), optimise=False)
+    inputs = model_inputs(session)
+    data = None if calibration is None else open_data(calibration, inputs)
+    small, large, feeds = _feeds(session, inputs, data, sizes)
+    normalised = normalise(model, [small, large] if _is_free(inputs) else [small])
+    return Prepared(Path(path), sha256, inputs, analyse(normalised), feeds), data
+
+
+def _is_free(inputs: Sequence[InputSpec]) -> bool:
+    return any(not isinstance(size, int) for spec in inputs for size in spec.shape)
+
+
+def _feeds(
+    session: ort.InferenceSession,
+    inputs: Sequence[InputSpec],
+    data: DataSource | None,
+    sizes: Sizes | None,
+) -> tuple[Feeds, Feeds, list[Feeds]]:
+    """Inputs at the smallest batch and at other sizes, and all for the self-check."""
+    real: list[Feeds] = []
+    if data is None:
+        shapes: Sizes = {
+            name: array.shape for name, array in random_feeds(inputs, sizes, count=1)[0].items()
+        }
+    else:
+        batch = next(iter(data.batches(REAL_SAMPLES)), None)
+        if batch is None:
+            raise InputError(f"{data.name}: holds no samples")
+        real = [batch.feeds]
+        shapes = {
+            spec.name: batch.feeds[spec.name].shape
+            if spec.shape and isinstance(spec.shape[0], int)
+            else (1, *batch.feeds[spec.name].shape[1:])
+            for spec in inputs
+        }
+    small = random_feeds(inputs, shapes, seed=1, count=1)[0]
+    large = _other_sizes(session, inputs, shapes)
+    return small, large, [*real, small, large]
+
+
+def _other_sizes(
+    session: ort.InferenceSession, inputs: Sequence[InputSpec], shapes: Sizes
+) -> Feeds:
+    """Inputs with another size in every free dimension: what stays equal may be folded.
+
+    Halved sizes come first because they cost less. A model that takes neither halves nor doubles
+    gets only another batch.
+    """
+    feeds: Feeds = {}
+    for factor in (0.5, 2.0, 1.0):
+        changed = {spec.name: _changed(inputs, spec, shapes[spec.name], factor) for spec in inputs}
+        feeds = random_feeds(inputs, changed, seed=2, count=1)[0]
+        try:
+            run(session, feeds, "the model")
+        except InputError:
+            continue
+        break
+    return feeds
+
+
+def _changed(
+    inputs: Sequence[InputSpec], spec: InputSpec, shape: int | Sequence[int], factor: float
+) -> Sequence[int]:
+    """A free batch becomes 3; every other free size is multiplied, 1 becomes 2."""
+    batches = {other.shape[0] for other in inputs if other.shape} - {None}
+    changed = []
+    for axis, size in enumerate([shape] if isinstance(shape, int) else shape):
+        need = spec.shape[axis]
+        if isinstance(need, int):
+            changed.append(size)
+        elif axis == 0 or need in batches:
+            changed.append(3)
+        elif factor == 1:
+            changed.append(size)
+        else:
+            changed.append(round(size * factor) if size > 1 else 2)
+    return changed
+
+
+def first_samples(data: DataSource, count: int) -> Feeds:
+    """The first samples of a data source, in one array per input."""
+    parts: list[Feeds] = []
+    held = 0
+    for batch in data.batches(min(count, 256)):
+        parts.append(batch.feeds)
+        held += len(batch)
+        if held >= count:
+            break
+    return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}

@@ -1,0 +1,285 @@
+"""Many candidates from one set of statistics, each measured against the original; resumable.
+
+Everything lies in one folder. ``results.jsonl`` is append-only: a line is written whole when its
+candidate is finished, so a sweep that is killed goes on where it was, and what it leaves behind is
+the same as without the interruption, apart from timings.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onnxtrim.bench.compare import Settings, bench_model, compare
+from onnxtrim.bench.data import DataSource, open_data
+from onnxtrim.bench.errors import InputError
+from onnxtrim.bench.files import write_json
+from onnxtrim.bench.machine import fingerprint
+from onnxtrim.bench.results import metrics_to_json
+from onnxtrim.bench.run_folder import (
+    DISTRIBUTIONS_SCHEMA,
+    RESULT_SCHEMA,
+    SPEC_SCHEMA,
+    Run,
+    load_run,
+)
+from onnxtrim.bench.size import model_size
+from onnxtrim.toolkit.criteria import Threshold
+from onnxtrim.toolkit.grid import DEFAULT_GRID, candidate_id
+from onnxtrim.toolkit.plan import Plan, make_plan
+from onnxtrim.toolkit.prepare import Calibration, Prepared, prepare
+from onnxtrim.toolkit.statistics import Progress, Statistics, gather
+from onnxtrim.toolkit.sweep_folder import append_line, opened, read_lines
+from onnxtrim.toolkit.trim import REPAIRS, apply_plan, require_removals
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """What to try.
+
+    Attributes:
+        grid: Pairs (mean_below, std_below), one candidate each.
+        absolute: Compare the absolute value of the mean.
+        repair: ``"mean"`` or ``"none"``.
+        max_drop: Accuracy that the chosen candidate may lose, in percentage points.
+        batch: Calibration samples per run.
+        settings: What to measure, and how.
+    """
+
+    grid: Sequence[tuple[float, float]] = DEFAULT_GRID
+    absolute: bool = False
+    repair: str = "mean"
+    max_drop: float = 0.5
+    batch: int = 256
+    settings: Settings = field(default_factory=Settings)
+
+    def __post_init__(self) -> None:
+        if not self.grid:
+            raise InputError("the grid is empty; give at least one pair of thresholds")
+        if len({candidate_id(pair) for pair in self.grid}) < len(self.grid):
+            raise InputError("the grid holds a pair of thresholds twice")
+        if self.repair not in REPAIRS:
+            raise InputError(f"repair {self.repair!r}: must be one of {', '.join(REPAIRS)}")
+        for pair in self.grid:
+            Threshold(*pair)
+
+
+def sweep(
+    model: str | os.PathLike[str],
+    calibration: Calibration,
+    output: str | os.PathLike[str],
+    *,
+    evaluation: Calibration | None = None,
+    options: SweepOptions | None = None,
+    progress: Progress | None = None,
+    on_candidate: Callable[[dict[str, Any]], None] | None = None,
+) -> Run:
+    """Build and measure every candidate of a grid, or go on with a sweep that was interrupted.
+
+    Args:
+        model: The ONNX file.
+        calibration: Unlabelled inputs for the statistics.
+        output: The folder of the sweep; made if missing.
+        evaluation: Labelled samples for accuracy; without them only latency and size are told.
+        options: What to try.
+        progress: Called with a word, how much is done, and the total if known.
+        on_candidate: Called with each line as it is finished.
+
+    Raises:
+        InputError: The input can't be used, or the folder holds another sweep or is in use.
+        NothingToRemoveError: Every unit is frozen, or above all thresholds of the grid.
+    """
+    options = options or SweepOptions()
+    prepared, data = prepare(model, calibration)
+    assert data is not None  # there are calibration data
+    labelled = None
+    if evaluation is not None:
+        labelled = open_data(evaluation, prepared.inputs, need_labels=True)
+    spec = _spec(prepared, data, labelled, options)
+    folder = Path(output)
+    with opened(folder, spec):
+        statistics = _statistics(folder, prepared, data, options, progress)
+        _Sweep(folder, prepared, data, labelled, options, statistics).run(progress, on_candidate)
+    return load_run(folder)
+
+
+class _Sweep:
+    """The candidates of one grid."""
+
+    def __init__(
+        self,
+        folder: Path,
+        prepared: Prepared,
+        data: DataSource,
+        labelled: DataSource | None,
+        options: SweepOptions,
+        statistics: Statistics,
+    ) -> None:
+        self.folder = folder
+        self.prepared = prepared
+        self.data = data
+        self.labelled = labelled
+        self.options = options
+        self.statistics = statistics
+
+    def run(
+        self,
+        progress: Progress | None,
+        on_candidate: Callable[[dict[str, Any]], None] | None,
+    ) -> None:
+        self._require_removals()
+        results = self.folder / "results.jsonl"
+        done = {line["id"]: line for line in read_lines(results)}
+        with results.open("ab") as file:
+            if "original" not in done:
+                append_line(file, self._original(progress))
+            total = len(self.options.grid)
+            for number, pair in enumerate(self.options.grid):
+                if progress is not None:
+                    progress("candidates", number, total)
+                name = candidate_id(pair)
+                if name not in done:
+                    done[name] = self._candidate(name, pair, done, progress)
+                    append_line(file, done[name])
+                if on_candidate is not None:
+                    on_candidate(done[name])
+            if progress is not None:
+                progress("candidates", total, total)
+
+    def _plan(self, pair: tuple[float, float]) -> Plan:
+        criterion = Threshold(*pair, self.options.absolute)
+        return make_plan(self.prepared.analysis, self.statistics, criterion)
+
+    def _require_removals(self) -> None:
+        plans = [self._plan(pair) for pair in self.options.grid]
+        if not any(plan.removals for plan in plans):
+            require_removals(self.prepared, plans[0], self.statistics)
+
+    def _original(self, progress: Progress | None) -> dict[str, Any]:
+        measured = bench_model(
+            self.prepared.path,
+            data=self.labelled,
+            settings=self.options.settings,
+            progress=progress,
+        )
+        return {
+            "schema": RESULT_SCHEMA,
+            "kind": "original",
+            "id": "original",
+            "model": str(self.prepared.path),
+            "parameters": self.prepared.analysis.parameters,
+            "macs": self.prepared.analysis.macs,
+            "metrics": metrics_to_json(measured.metrics),
+        }
+
+    def _candidate(
+        self,
+        name: str,
+        pair: tuple[float, float],
+        done: Mapping[str, dict[str, Any]],
+        progress: Progress | None,
+    ) -> dict[str, Any]:
+        plan = self._plan(pair)
+        head = {
+            "schema": RESULT_SCHEMA,
+            "kind": "candidate",
+            "id": name,
+            "settings": {"mean_below": pair[0], "std_below": pair[1]},
+            "plan": plan.kept_hash(),
+        }
+        twins = (line for line in done.values() if line.get("plan") == head["plan"])
+        twin = next(twins, None)
+        if twin is not None:
+            same = {key: value for key, value in twin.items() if key not in head}
+            same["warnings"] = list(plan.warnings)
+            return {**head, **same, "same_as": twin["same_as"] or twin["id"], "metrics": {}}
+        return {**head, "same_as": None, **self._build(name, plan, progress)}
+
+    def _build(self, name: str, plan: Plan, progress: Progress | None) -> dict[str, Any]:
+        statistics = self.statistics if self.options.repair == "mean" else None
+        result = apply_plan(self.prepared, plan, statistics, self.data)
+        model = self.folder / "models" / f"{name}.onnx"
+        plan.save(model.with_suffix(".plan.json"))
+        result.save(model)
+        measured = compare(
+            self.prepared.path,
+            model,
+            data=self.labelled,
+            settings=self.options.settings,
+            progress=progress,
+        )
+        return {
+            "model": f"models/{name}.onnx",
+            **result.to_json(),
+            "metrics": metrics_to_json(measured.metrics),
+        }
+
+
+def _spec(
+    prepared: Prepared, data: DataSource, labelled: DataSource | None, options: SweepOptions
+) -> dict[str, Any]:
+    size = model_size(prepared.path)
+    return {
+        "schema": SPEC_SCHEMA,
+        "model": {
+            "path": str(prepared.path),
+            "sha256": prepared.sha256,
+            "file_bytes": size.file_bytes,
+            "initializer_bytes": size.initializer_bytes,
+            "parameters": prepared.analysis.parameters,
+            "macs": prepared.analysis.macs,
+        },
+        "data": _about(data),
+        "eval": None if labelled is None else _about(labelled),
+        "criterion": {"name": "threshold", "absolute": options.absolute},
+        "repair": options.repair,
+        "grid": [list(pair) for pair in options.grid],
+        "max_drop": options.max_drop,
+        "bench": options.settings.to_json(),
+        "machine": fingerprint(),
+    }
+
+
+def _about(data: DataSource) -> dict[str, Any]:
+    return {"name": data.name, "sha256": data.sha256, "samples": data.samples}
+
+
+def _statistics(
+    folder: Path,
+    prepared: Prepared,
+    data: DataSource,
+    options: SweepOptions,
+    progress: Progress | None,
+) -> Statistics:
+    path = folder / "statistics.npz"
+    if path.exists():
+        statistics = Statistics.load(path)
+        statistics.require(prepared.analysis, prepared.sha256, str(path))
+    else:
+        statistics = gather(
+            prepared.analysis, data, prepared.sha256, batch=options.batch, progress=progress
+        )
+        statistics.save(path)
+    write_json(folder / "distributions.json", distributions(prepared, statistics))
+    return statistics
+
+
+def distributions(prepared: Prepared, statistics: Statistics) -> dict[str, Any]:
+    """Means and standard deviations of all units, for the report."""
+    layers = []
+    for group in prepared.analysis.groups:
+        refs = [ref for ref in group.consumer_inputs() if ref in group.slices]
+        for (tensor, _), moments in zip(refs, statistics.of(group), strict=True):
+            layers.append(
+                {
+                    "name": group.name,
+                    "tensor": tensor,
+                    "units": group.units,
+                    "mean": [round(float(value), 6) for value in moments.mean],
+                    "std": [round(float(value), 6) for value in moments.std],
+                }
+            )
+    return {"schema": DISTRIBUTIONS_SCHEMA, "layers": layers}

@@ -1,0 +1,312 @@
+"""The one-call API: a model and calibration data in, a smaller model out."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxtrim.bench.data import DataSource
+from onnxtrim.bench.errors import InputError, NothingToRemoveError, WorkError
+from onnxtrim.bench.session import RunOptions, open_session, run
+from onnxtrim.bench.size import model_size
+from onnxtrim.export.model_io import model_bytes, save_model
+from onnxtrim.toolkit.criteria import Threshold
+from onnxtrim.toolkit.graph.analyse import analyse
+from onnxtrim.toolkit.graph.normalise import normalise
+from onnxtrim.toolkit.graph.selfcheck import SelfCheck, self_check
+from onnxtrim.toolkit.graph.surgery import (
+    count_parameters,
+    parameters_after,
+    remove_units,
+    share_again,
+)
+from onnxtrim.toolkit.plan import Plan, make_plan
+from onnxtrim.toolkit.prepare import Calibration, Feeds, Prepared, prepare
+from onnxtrim.toolkit.repair import Repaired, fold_means
+from onnxtrim.toolkit.statistics import Progress, Statistics, gather
+
+if TYPE_CHECKING:
+    import torch
+
+REPAIRS = ("mean", "none")
+DIVERGENCE_SAMPLES = 256
+
+
+@dataclass(frozen=True)
+class Change:
+    """A number of the original and of the pruned model."""
+
+    before: int
+    after: int
+
+    @property
+    def removed(self) -> float:
+        """Share that was removed."""
+        return 1 - self.after / self.before if self.before else 0.0
+
+    def to_json(self) -> dict[str, int]:
+        """The form in which it stands in results."""
+        return {"before": self.before, "after": self.after}
+
+
+@dataclass(frozen=True)
+class TrimResult:
+    """A pruned model that was shown to compute the same as the masked original.
+
+    Attributes:
+        model: The pruned model.
+        plan: What was removed.
+        source: File of the original.
+        parameters: Elements of float initializers.
+        bytes: Bytes of all initializers.
+        macs: Multiply-accumulates at batch 1.
+        groups: Number of units by group.
+        self_check: What the self-check saw.
+        divergence: Squared difference of the outputs over the variance of the original's, on the
+            first calibration samples; ``None`` without data.
+        warnings: What the user should know.
+    """
+
+    model: ir.Model = field(repr=False)
+    plan: Plan = field(repr=False)
+    source: Path
+    parameters: Change
+    bytes: Change
+    macs: Change
+    groups: Mapping[str, Change]
+    self_check: SelfCheck
+    divergence: float | None
+    warnings: tuple[str, ...]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model after checking it with onnx and ONNX Runtime, whole or not at all.
+
+        Raises:
+            InputError: The path is the original's, or can't be written.
+            WorkError: The written file is refused; nothing is left behind.
+        """
+        save_model(self.model, path, source=self.source)
+
+    def summary(self) -> str:
+        """Two lines for people."""
+        widths = ", ".join(f"{name} {c.before}→{c.after}" for name, c in self.groups.items())
+        return (
+            f"{self.parameters.before:,} → {self.parameters.after:,} parameters"
+            f" ({self.parameters.removed:.1%} removed),"
+            f" {self.macs.before:,} → {self.macs.after:,} MACs\n{widths}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers, without the model."""
+        return {
+            "parameters": self.parameters.to_json(),
+            "bytes": self.bytes.to_json(),
+            "macs": self.macs.to_json(),
+            "removed": self.parameters.removed,
+            "groups": [{"name": name, **c.to_json()} for name, c in self.groups.items()],
+            "self_check": self.self_check.to_json(),
+            "predicted_error": None,
+            "divergence": self.divergence,
+            "warnings": list(self.warnings),
+        }
+
+
+def trim(
+    model: str | os.PathLike[str] | torch.nn.Module,
+    calibration: Calibration,
+    *,
+    mean_below: float,
+    std_below: float,
+    absolute: bool = False,
+    repair: str = "mean",
+    example_inputs: tuple[Any, ...] | None = None,
+    batch: int = 256,
+    progress: Progress | None = None,
+) -> TrimResult:
+    """Remove the units whose mean and standard deviation are below two thresholds.
+
+    Args:
+        model: An ONNX file, or a torch module (then ``example_inputs`` are needed).
+        calibration: Unlabelled inputs: arrays by input name, an ``.npz`` file, a folder of such
+            files, or ``"package.module:function"``.
+        mean_below: Threshold on a unit's mean, after the activation.
+        std_below: Threshold on its standard deviation.
+        absolute: Compare the absolute value of the mean.
+        repair: ``"mean"`` folds the means of what leaves into the next bias; ``"none"`` is the
+            published form.
+        example_inputs: Inputs with which a torch module is exported.
+        batch: Calibration samples per run.
+        progress: Called with a word, the samples done and their number if known.
+
+    Raises:
+        InputError: The model, the data or an option can't be used.
+        NothingToRemoveError: No unit is below the thresholds, or everything is frozen.
+        SelfCheckError: The pruned model is not the masked original (a bug).
+    """
+    if repair not in REPAIRS:
+        raise InputError(f"repair {repair!r}: must be one of {', '.join(REPAIRS)}")
+    criterion = Threshold(mean_below, std_below, absolute)
+    if not isinstance(model, str | os.PathLike):
+        return _trim_module(model, calibration, example_inputs, criterion, repair, batch, progress)
+    prepared, data = prepare(model, calibration)
+    assert data is not None  # there are calibration data
+    statistics = gather(prepared.analysis, data, prepared.sha256, batch=batch, progress=progress)
+    plan = make_plan(prepared.analysis, statistics, criterion)
+    require_removals(prepared, plan, statistics)
+    return apply_plan(prepared, plan, statistics if repair == "mean" else None, data)
+
+
+def _trim_module(
+    module: torch.nn.Module,
+    calibration: Calibration,
+    example_inputs: tuple[Any, ...] | None,
+    criterion: Threshold,
+    repair: str,
+    batch: int,
+    progress: Progress | None,
+) -> TrimResult:
+    from onnxtrim.export.from_torch import export_module
+
+    if example_inputs is None:
+        raise InputError("a torch module needs example_inputs=(tensor, ...) for its export")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "module.onnx"
+        export_module(module, example_inputs, path)
+        return trim(
+            path,
+            calibration,
+            mean_below=criterion.mean_below,
+            std_below=criterion.std_below,
+            absolute=criterion.absolute,
+            repair=repair,
+            batch=batch,
+            progress=progress,
+        )
+
+
+def require_removals(prepared: Prepared, plan: Plan, statistics: Statistics) -> None:
+    """Say why nothing would be removed, if so.
+
+    Raises:
+        NothingToRemoveError: The plan is empty.
+    """
+    if plan.removals:
+        return
+    groups = prepared.analysis.groups
+    if not groups:
+        reasons = dict.fromkeys(f"{axis.name}: {axis.reason}" for axis in prepared.analysis.frozen)
+        shown = "; ".join(list(reasons)[:5]) or "the model has no weights"
+        raise NothingToRemoveError(f"{prepared.path}: nothing can be removed ({shown})")
+    means = [float(item.mean.min()) for group in groups for item in statistics.of(group)]
+    stds = [float(item.std.min()) for group in groups for item in statistics.of(group)]
+    raise NothingToRemoveError(
+        f"{prepared.path}: no unit is below both thresholds"
+        f" (smallest mean {min(means):.3g}, smallest standard deviation {min(stds):.3g});"
+        " raise --mean-below or --std-below"
+    )
+
+
+def apply_plan(
+    prepared: Prepared,
+    plan: Plan,
+    statistics: Statistics | None = None,
+    data: DataSource | None = None,
+) -> TrimResult:
+    """Repair, cut and check.
+
+    Args:
+        prepared: The analysed model.
+        plan: What leaves; an empty plan gives the normalised model.
+        statistics: For the mean folding; ``None`` leaves the consumers as they are.
+        data: Calibration data, to measure the divergence of the outputs.
+
+    Raises:
+        SelfCheckError: The pruned model is not the masked original.
+        WorkError: Surgery and plan disagree on the number of parameters.
+    """
+    analysis, keep = prepared.analysis, plan.keep()
+    if statistics is None:
+        repaired = Repaired(analysis.model)
+    else:
+        repaired = fold_means(analysis, keep, statistics)
+    pruned = remove_units(repaired.model, analysis, keep, repaired.new_biases)
+    expected = parameters_after(analysis, keep, repaired.new_biases)
+    found = count_parameters(pruned)
+    if expected != found:
+        raise WorkError(f"surgery left {found} parameters where the plan says {expected}")
+    share_again(pruned, analysis.normalised.copies)
+    check = self_check(repaired.model, pruned, analysis, keep, prepared.feeds)
+    _describe(pruned, prepared, plan)
+    first = prepared.analysis.normalised.feeds
+    macs = analyse(normalise(pruned, [first])).macs
+    return TrimResult(
+        pruned,
+        plan,
+        prepared.path,
+        Change(analysis.parameters, count_parameters(pruned)),
+        Change(model_size(prepared.path).initializer_bytes, _initializer_bytes(pruned)),
+        Change(analysis.macs, macs),
+        {
+            group.name: Change(group.units, int(keep[group.name].sum()))
+            if group.name in keep
+            else Change(group.units, group.units)
+            for group in analysis.groups
+        },
+        check,
+        None if data is None else divergence(prepared, pruned, data),
+        (*plan.warnings, *(f"not repaired: {text}" for text in repaired.skipped)),
+    )
+
+
+def _describe(model: ir.Model, prepared: Prepared, plan: Plan) -> None:
+    """Note in the model where it comes from; a gate refuses to test on its calibration data."""
+    from onnxtrim import __version__
+
+    model.metadata_props.update(
+        {
+            "onnxtrim.version": __version__,
+            "onnxtrim.original_sha256": prepared.sha256,
+            "onnxtrim.calibration_sha256": plan.data_sha256,
+            "onnxtrim.plan_sha256": plan.kept_hash(),
+        }
+    )
+
+
+def _initializer_bytes(model: ir.Model) -> int:
+    return sum(
+        value.const_value.nbytes
+        for value in model.graph.initializers.values()
+        if value.const_value is not None
+    )
+
+
+def divergence(prepared: Prepared, pruned: ir.Model, data: DataSource) -> float:
+    """Mean squared difference of the outputs over the variance of the original's outputs."""
+    one = open_session(prepared.path, RunOptions())
+    other = open_session(model_bytes(pruned), RunOptions())
+    difference = total = squares = 0.0
+    count = 0
+    seen = 0
+    for batch in data.batches(64):
+        feeds: Feeds = batch.feeds
+        outputs = run(one, feeds, str(prepared.path)), run(other, feeds, "the pruned model")
+        for a, b in zip(*outputs, strict=True):
+            if not np.issubdtype(a.dtype, np.floating):
+                continue
+            x, y = a.astype(np.float64), b.astype(np.float64)
+            difference += float(((x - y) ** 2).sum())
+            total += float(x.sum())
+            squares += float((x**2).sum())
+            count += x.size
+        seen += len(batch)
+        if seen >= DIVERGENCE_SAMPLES:
+            break
+    variance = squares - total * total / max(count, 1)
+    return difference / variance if variance > 0 else difference
