@@ -50,11 +50,11 @@ for _name, (_channels, _about, _operator) in OPERATORS.items():
         lambda operator=_operator, channels=_channels: OverChannels(operator, channels),  # type: ignore[misc]
         (2, 3, 8, 9),
         about=f"Over the channels: {_about}.",
-        standard=_name != "topk",
+        standard=_name not in ("roll", "topk"),
     )
 
 
-@NETS.net("ax_stride", (2, 3, 8, 9))
+@NETS.net("ax_stride", (2, 3, 8, 9), standard=False)
 class Stride(nn.Module):
     """Every second channel to one branch, the others to another."""
 

@@ -87,7 +87,7 @@ class Detect(nn.Module):
     def forward(self, x: Tensor) -> Any:
         x = torch.cat((self.cv2(x), self.cv3(x)), 1)
         x = x.view(x.shape[0], self.no, -1)
-        box, cls = torch.split(x, (64, self.no - 64), 1)
+        box, cls = torch.split(x, [64, self.no - 64], 1)
         return torch.cat((self.dfl(box), cls.sigmoid()), 1)
 
 
