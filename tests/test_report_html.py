@@ -233,7 +233,7 @@ def test_constant_statistics_are_drawn(tmp_path: Path) -> None:
 
 def test_an_unwritable_place_is_refused(tmp_path: Path) -> None:
     run = load_run(fake_run.write_run(tmp_path / "run"))
-    with pytest.raises(InputError, match="can't write there"):
+    with pytest.raises(InputError, match="does not exist; make it first"):
         write_report(run, tmp_path / "nowhere" / "report.html")
     with pytest.raises(InputError, match="is a folder"):
         write_report(run, tmp_path)

@@ -54,5 +54,6 @@ def test_a_missing_library_or_folder_is_said(
         write_plots(run, tmp_path)
     monkeypatch.undo()
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    with pytest.raises(InputError, match="no such folder"):
-        write_plots(run, tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="can't be made a folder"):
+        write_plots(run, tmp_path / "file" / "plots")

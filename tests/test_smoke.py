@@ -73,7 +73,8 @@ def test_version() -> None:
 def test_a_model_is_inspected(mlp: Path) -> None:
     result = onnxtrim_command("inspect", mlp)
     assert result.returncode == 0, result.stderr
-    assert "fc1" in result.stdout
+    assert "80 parameters" in result.stdout
+    assert "fc2" in result.stdout  # what consumes the eight units of fc1
 
 
 def test_a_file_that_is_no_model_is_refused_in_one_line(tmp_path: Path) -> None:
