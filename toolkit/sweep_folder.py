@@ -46,11 +46,11 @@ def opened(folder: Path, spec: dict[str, Any]) -> Iterator[None]:
 
 def _check_ours(folder: Path) -> None:
     try:
-        if folder.exists() and not (folder / _SPEC).exists():
-            if any(not item.name.startswith(_OURS) for item in folder.iterdir()):
-                raise InputError(
-                    f"{folder}: is not empty and holds no sweep; choose another folder with -o"
-                )
+        begun = not folder.exists() or (folder / _SPEC).exists()
+        if not begun and any(not item.name.startswith(_OURS) for item in folder.iterdir()):
+            raise InputError(
+                f"{folder}: is not empty and holds no sweep; choose another folder with -o"
+            )
     except OSError as error:
         raise InputError(f"{folder}: can't be used as a folder ({error.strerror})") from error
 
