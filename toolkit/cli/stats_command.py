@@ -58,7 +58,12 @@ def command(model: Path, data: str, batch: int, output: Path, as_json: bool) -> 
     value = _to_json(prepared, statistics, output)
     if as_json:
         print_json(value)
-        return
+    else:
+        _print(value, data)
+    say(f"written: {output}; next: onnxtrim prune {model} --stats {output} --mean-below … -o …")
+
+
+def _print(value: dict[str, Any], data: str) -> None:
     rows = [
         [
             group["name"],
@@ -71,8 +76,7 @@ def command(model: Path, data: str, batch: int, output: Path, as_json: bool) -> 
         for group in value["groups"]
     ]
     columns = ["group", "read at", "units", "mean min/median/max", "std min/median/max", "dead"]
-    out().print(table(f"{statistics.samples:,} samples of {data}", columns, rows))
-    say(f"written: {output}; next: onnxtrim prune {model} --stats {output} --mean-below … -o …")
+    out().print(table(f"{value['samples']:,} samples of {data}", columns, rows))
 
 
 def _spread(numbers: dict[str, float]) -> str:
