@@ -21,6 +21,7 @@ from rich.table import Table
 from onnxtrim.bench.compare import Settings
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.files import check_target
+from onnxtrim.bench.model_file import check_model_file
 from onnxtrim.bench.results import Metric
 from onnxtrim.bench.session import RunOptions
 
@@ -211,18 +212,31 @@ def check_output(path: Path | None, *inputs: Path | None) -> None:
     """Refuse an output that can't be written, before any work.
 
     Raises:
-        InputError: It can't be written, is one of the inputs (also through a link), or would lie
-            among the shards of a folder of data.
+        InputError: It can't be written, is one of the inputs (also through a link, also the
+            external data of a model), or would lie among the shards of a folder of data.
     """
     if path is None:
         return
     check_target(path)
     target = Path(os.path.realpath(path))
-    for source in filter(None, inputs):
+    sources = [source for source in inputs if source is not None]
+    if path.exists():
+        sources += [file for source in sources for file in _external_data(source)]
+    for source in sources:
         if target == Path(os.path.realpath(source)) or _is_same(path, source):
             raise InputError(f"{path}: the output is the input; choose another path")
         if path.suffix == ".npz" and source.is_dir() and _is_same(target.parent, source):
             raise InputError(f"{path}: would lie among the data; choose another folder")
+
+
+def _external_data(source: Path) -> tuple[Path, ...]:
+    """The weights beside a model; nothing for what is no readable model."""
+    if source.suffix == ".npz" or not source.is_file():
+        return ()
+    try:
+        return check_model_file(source)
+    except InputError:  # told when the model is read
+        return ()
 
 
 def _is_same(path: Path, source: Path) -> bool:
