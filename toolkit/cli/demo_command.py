@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ import click
 import numpy as np
 
 from onnxtrim.bench.compare import Settings
-from onnxtrim.bench.errors import MissingExtraError
-from onnxtrim.bench.files import atomic_path, write_json
+from onnxtrim.bench.errors import InputError, MissingExtraError
+from onnxtrim.bench.files import atomic_path, read_json, write_json
 from onnxtrim.bench.report.page import write_report
 from onnxtrim.bench.report.pictures import write_plots
 from onnxtrim.bench.run_folder import Run, choose
@@ -75,21 +74,42 @@ def _prepare(
     """Train and export, unless an earlier, interrupted call did."""
     note = {"schema": SCHEMA, "epochs": epochs, "seed": seed}
     marker = output / "demo.json"
-    if marker.exists() and json.loads(marker.read_text(encoding="utf-8")) == note:
+    if _is_prepared(output, marker, note):
         return
+    from onnxtrim.export.from_torch import export_module, require_torch
+
+    require_torch()
     images = load_data(data)
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{output}: can't be used as a folder ({error.strerror})") from error
+    write_json(marker, {**note, "prepared": False})
     say(f"training an MLP on {len(images.train[0]):,} images")
     network = train_network(*images.train, epochs=epochs, seed=seed, progress=report)
     import torch
-
-    from onnxtrim.export.from_torch import export_module
 
     example = torch.from_numpy(images.test[0][:2])
     exported = export_module(network, (example,), model, input_names=["image"])
     say(f"exported: {model}, equals the torch module within {exported.max_error:.1e}")
     _write_data(output, images)
-    write_json(marker, note)
+    write_json(marker, {**note, "prepared": True})
+
+
+def _is_prepared(output: Path, marker: Path, note: dict[str, Any]) -> bool:
+    """Whether an earlier call with the same settings did it; other folders are left alone."""
+    if not marker.is_file():
+        if output.is_dir() and any(output.iterdir()):
+            raise InputError(
+                f"{output}: is not empty and holds no demo; choose another folder with -o"
+            )
+        return False
+    found = read_json(marker, SCHEMA)
+    if {**found, "prepared": None} != {**note, "prepared": None}:
+        raise InputError(
+            f"{output}: holds a demo with other settings; choose another folder with -o"
+        )
+    return bool(found.get("prepared"))
 
 
 def _write_data(output: Path, images: DemoData) -> None:
