@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,12 @@ def refuse(folder: Path, command: tuple[str, ...], says: str, **places: str) -> 
     line = refused(*(places.get(part, part) for part in command), says=says)
     assert all(name in line for name in places.values()), line
     assert snapshot(folder.parent) == before
+
+
+def environment() -> dict[str, str]:
+    """For a command in a process of its own, wherever it runs."""
+    root = str(Path(__file__).parents[1])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
 
 
 def samples(count: int = 120, seed: int = 0) -> NDArray[Any]:
