@@ -37,7 +37,7 @@ OPERATORS: dict[str, tuple[int, str, Callable[[Tensor], Tensor]]] = {
     "l2": (16, "division by the Euclidean norm", lambda x: F.normalize(x, dim=1)),
     "lrn": (16, "local response norm", lambda x: F.local_response_norm(x, 5, alpha=2.0)),
     "mean": (1, "mean", lambda x: x.mean(1, keepdim=True)),
-    "prod": (1, "product", lambda x: (1 + x).prod(1, keepdim=True)),
+    "prod": (1, "product", lambda x: (1 + x / 4).prod(1, keepdim=True)),
     "roll": (16, "cyclic shift", lambda x: x.roll(3, 1)),
     "softmax": (16, "softmax", lambda x: x.softmax(1)),
     "sum": (1, "sum", lambda x: x.sum(1, keepdim=True)),
