@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests import cli
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -18,3 +23,17 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "secret.bin").write_bytes(bytes(4096))
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a copy so that nothing is left in the tree."""
+    pytest.importorskip("setuptools", minversion="77", reason="needs setuptools 77 or newer")
+    folder = tmp_path_factory.mktemp("wheel")
+    skip = (".git", ".venv", "build", "dist", "*.egg-info", "__pycache__", ".*_cache", "runs")
+    ignore = shutil.ignore_patterns(*skip, "demo-output", ".hypothesis")
+    shutil.copytree(ROOT, folder / "tree", symlinks=True, ignore=ignore)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
+    subprocess.run([*command, "-w", str(folder), str(folder / "tree")], check=True)
+    (path,) = folder.glob("*.whl")
+    return path

@@ -198,20 +198,6 @@ def test_the_files_name_no_particular_machine() -> None:
     assert checked > 20
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy so that nothing is left in the tree."""
-    pytest.importorskip("setuptools", minversion="77", reason="needs setuptools 77 or newer")
-    folder = tmp_path_factory.mktemp("wheel")
-    skip = (".git", ".venv", "build", "dist", "*.egg-info", "__pycache__", ".*_cache", "runs")
-    ignore = shutil.ignore_patterns(*skip, "demo-output", ".hypothesis")
-    shutil.copytree(ROOT, folder / "tree", symlinks=True, ignore=ignore)
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
-    subprocess.run([*command, "-w", str(folder), str(folder / "tree")], check=True)
-    (path,) = folder.glob("*.whl")
-    return path
-
-
 def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     expected = {"onnxtrim/__init__.py", "onnxtrim/__main__.py", "onnxtrim/py.typed"} | {
         f"onnxtrim/{path.relative_to(ROOT).as_posix()}"
