@@ -269,3 +269,9 @@ def test_the_plotting_library_is_the_one_described() -> None:
 def test_numbers_are_written_for_people(value: float, unit: str, text: str) -> None:
     assert _ascii(words.plain(Metric.exact(value, unit))) == text
     assert words.interval(Metric.exact(value, unit)) == ""
+
+
+def test_settings_are_written_for_people() -> None:
+    values = {"a": {"b": 4.7637342627061295e-07}, "c": [1.5, 2], "d": True, "e": 12345, "f": None}
+    told = dict(words.flatten(values))
+    assert told == {"a b": "4.764e\N{MINUS SIGN}07", "c": "1.5, 2", "d": "yes", "e": "12,345"}

@@ -12,7 +12,7 @@ from onnxtrim.bench.report.verdict import verdict
 from onnxtrim.bench.run_folder import Candidate, Run, choose
 
 _INTERVAL = re.compile(r"\[(\S+), (\S+)\]")
-_LONG = 32  # characters of a value that gets a line for itself
+_LONG = 20  # characters of a value that gets a line for itself
 _PLOT_NOTES = {
     "accuracy-size": "Left is smaller, up is better.",
     "accuracy-latency": "Left is faster, up is better.",
@@ -69,7 +69,7 @@ def _notices(run: Run) -> str:
 
 def _figures(chosen: Candidate) -> str:
     cards = [
-        ("Parameters", trade_off.removed(chosen), words.count(chosen.parameters.after)),
+        ("Parameters", trade_off.removed(chosen), f"{words.count(chosen.parameters.after)} left"),
         *(
             (title, words.plain(metric), f"{words.interval(metric)} of the original".lstrip())
             for title, key in (

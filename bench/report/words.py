@@ -110,5 +110,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield name, "yes" if value else "no"
         elif isinstance(value, int):
             yield name, count(value)
+        elif isinstance(value, float):
+            yield name, f"{value:.4g}".replace("-", MINUS)
         elif value is not None:
             yield name, str(value)
