@@ -33,7 +33,7 @@ def shell_commands() -> list[str]:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which ``make demo`` has run."""
     folder = tmp_path_factory.mktemp("readme")
-    if (ROOT / ".venv" / ".demo").exists():  # where make installed: the real command
+    if installed_by_make():  # the real command
         for name in ("Makefile", "setup.cfg", "pyproject.toml", "constraints.txt"):
             shutil.copy2(ROOT / name, folder / name)
         (folder / ".venv").symlink_to(ROOT / ".venv")
@@ -45,6 +45,14 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def installed_by_make() -> bool:
+    """Whether ``make demo`` would start at once; otherwise it would install from elsewhere."""
+    if shutil.which("make") is None or not (ROOT / ".venv" / ".demo").exists():
+        return False
+    question = ["make", "-q", ".venv/.demo"]
+    return subprocess.run(question, cwd=ROOT, capture_output=True).returncode == 0
+
+
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     result = subprocess.run(
@@ -52,6 +60,15 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     )
     assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
     return result
+
+
+def test_what_it_points_to_is_there() -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", README)
+    assert "docs/report.png" in targets
+    for target in targets:
+        assert (ROOT / target).is_file(), target
+    assert not re.search(r"@[A-Z]+@", README), "a number is missing"
+    assert (ROOT / "docs" / "report.png").stat().st_size <= 300_000
 
 
 def test_the_set_up_commands_are_the_ones_that_are_tested_elsewhere() -> None:
