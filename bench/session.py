@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,14 +74,19 @@ class RunOptions:
 
 
 def open_session(
-    model: str | os.PathLike[str] | bytes, options: RunOptions, *, optimise: bool = True
+    model: str | os.PathLike[str] | bytes,
+    options: RunOptions,
+    *,
+    optimise: bool = True,
+    weights: Path | None = None,
 ) -> ort.InferenceSession:
     """Open a session.
 
     Args:
-        model: Path, or the bytes of a model without external data.
+        model: Path, or the bytes of a model.
         options: How to run it.
         optimise: Whether ONNX Runtime may rewrite the graph.
+        weights: Folder of the external data of a model that is given as bytes.
 
     Raises:
         InputError: ONNX Runtime refuses the model, or lacks the provider.
@@ -96,7 +102,7 @@ def open_session(
     try:
         session = ort.InferenceSession(
             model if isinstance(model, bytes) else str(model),
-            _session_options(options, optimise),
+            _session_options(options, optimise, weights),
             providers=[options.provider],
         )
     except Exception as error:  # ORT's exceptions have no common base
@@ -159,7 +165,9 @@ def random_feeds(
     ]
 
 
-def _session_options(options: RunOptions, optimise: bool) -> ort.SessionOptions:
+def _session_options(
+    options: RunOptions, optimise: bool, weights: Path | None
+) -> ort.SessionOptions:
     settings = ort.SessionOptions()
     settings.log_severity_level = 4  # errors come as exceptions; printing them too is noise
     settings.intra_op_num_threads = options.threads
@@ -169,6 +177,11 @@ def _session_options(options: RunOptions, optimise: bool) -> ort.SessionOptions:
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not optimise:
         settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        # Packing copies weights that are mapped from a file.
+        settings.add_session_config_entry("session.disable_prepacking", "1")
+    if weights is not None:
+        key = "session.model_external_initializers_file_folder_path"
+        settings.add_session_config_entry(key, str(weights))
     return settings
 
 

@@ -142,19 +142,19 @@ def test_a_local_function(tmp_path: Path) -> None:
 
 
 def unknown(n: Net, h: str) -> str:
-    return n.op("Resize", h, "", n.constant("scales", np.array([1, 1, 2, 2], np.float32)))
+    return n.op("Compress", h, n.constant("all", np.ones(6, np.bool_)), axis=1)
 
 
 OVER_CHANNELS: list[tuple[str, Callable[[Net, str], str], str]] = [
-    ("Softmax", lambda n, h: n.op("Softmax", h, axis=1), "it computes over this axis"),
-    ("LogSoftmax", lambda n, h: n.op("LogSoftmax", h, axis=-3), "it computes over this axis"),
+    ("Softmax", lambda n, h: n.op("Softmax", h, axis=1), "it normalises over this axis"),
+    ("LogSoftmax", lambda n, h: n.op("LogSoftmax", h, axis=-3), "it normalises over this axis"),
     ("CumSum", lambda n, h: n.op("CumSum", h, n.constant("axis", np.array(1, np.int64))),
-     "no rule for CumSum"),
+     "it computes over this axis"),
     *((f"Reduce{kind}", lambda n, h, kind=kind: n.op(f"Reduce{kind}", h, axes=[1]),
        "it computes over this axis") for kind in ("Max", "Min", "Mean", "Prod", "L1", "L2")),
-    ("ArgMax", lambda n, h: n.op("Cast", n.op("ArgMax", h, axis=1), to=1), "no rule for ArgMax"),
-    ("LRN", lambda n, h: n.op("LRN", h, size=3), "no rule for LRN"),
-    ("Resize", unknown, "no rule for Resize"),
+    ("ArgMax", lambda n, h: n.op("Cast", n.op("ArgMax", h, axis=1), to=1), "it computes over this axis"),
+    ("LRN", lambda n, h: n.op("LRN", h, size=3), "it normalises over this axis"),
+    ("Compress", unknown, "no rule for Compress"),
     ("MaxPool", lambda n, h: maxpool_indices(n, h), "its indices count across channels"),
 ]  # fmt: skip
 
@@ -175,7 +175,7 @@ def test_operators_over_the_channel_axis(
     h = n.conv("c2", n.relu(n.conv("c1", "x", 3, 7)), 7, 6)
     h = build(n, h)
     channels = (
-        6 if operator in ("Softmax", "LogSoftmax", "CumSum", "LRN", "Resize", "MaxPool") else 1
+        6 if operator in ("Softmax", "LogSoftmax", "CumSum", "LRN", "Compress", "MaxPool") else 1
     )
     h = n.conv("c4", n.relu(n.conv("c3", h, channels, 5)), 5, 4)
     net = prepared(n.build(h, ["batch", 3, 6, 6]), tmp_path)
@@ -224,7 +224,7 @@ def test_what_an_if_body_captures_stays(tmp_path: Path) -> None:
     onnx.save(model, path)
     net = prepare(path)[0]
     assert units(net) == {"w2": 7}
-    assert reasons(net)["If"] == "no rule for If"
+    assert reasons(net)["If"] == "If has a body, and what the body reads stays"
     shrink(net)
 
 

@@ -15,7 +15,6 @@ from tests.zoo import ZOO
 
 OUT = "it is an output of the model"
 IN = "it is an input of the model"
-GATHER = "no rule for Gather"
 
 # net -> group -> units, parameters, MACs, weights with the axis that the group lies on
 # (``bn.*`` are the four vectors of a batch normalisation)
@@ -222,11 +221,8 @@ FROZEN = {
     **{net: {(f"{name}.weight", OUT)} for net, name in LAST.items()},
     "mlp_square": {("fc3.weight", OUT), ("fc2.weight", OUT)},
     "mlp_tokens": {("fc1.weight", IN), ("fc3.weight", OUT)},  # one flipped weight's other axis
-    "reshape_live": {("gather_3/node", GATHER), ("fc.weight", OUT)},
-    "reshape_free": {
-        *((f"gather_{i}/node", GATHER) for i in (3, 5, 6)),  # not of the channels
-        ("fc.weight", OUT),
-    },
+    "reshape_live": {("fc.weight", OUT)},
+    "reshape_free": {("fc.weight", OUT)},
     "attention": {("out.weight", IN), ("ffn2.weight", OUT)},  # the residual stream
 }
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from onnxtrim.bench.errors import OnnxtrimError, SelfCheckError
 from onnxtrim.toolkit.graph import analyse as analyse_module
 from onnxtrim.toolkit.graph import selfcheck, surgery
-from onnxtrim.toolkit.graph.rules import RULES, Answer, NodeView, Rule
+from onnxtrim.toolkit.graph.node import Answer, NodeView, Rule
+from onnxtrim.toolkit.graph.rules import RULES
 from onnxtrim.toolkit.graph.selfcheck import self_check
 from onnxtrim.toolkit.graph.signature import SignatureError
 from onnxtrim.toolkit.prepare import Prepared

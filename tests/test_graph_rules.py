@@ -12,7 +12,8 @@ import pytest
 from onnx import TensorProto, defs, helper
 
 from onnxtrim.bench.session import RunOptions, open_session
-from onnxtrim.toolkit.graph.rules import RULES, Frozen, NodeView, answer
+from onnxtrim.toolkit.graph.node import Frozen, NodeView
+from onnxtrim.toolkit.graph.rules import RULES, answer
 from onnxtrim.toolkit.graph.selfcheck import self_check
 from onnxtrim.toolkit.graph.signature import Signature, parse
 from onnxtrim.toolkit.graph.surgery import count_parameters, parameters_after, remove_units

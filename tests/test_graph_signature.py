@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxtrim.toolkit.graph.reshape import reshape_signature
+from onnxtrim.toolkit.graph.reshape import reshape_signatures
 from onnxtrim.toolkit.graph.signature import (
     Binding,
     SignatureError,
@@ -35,7 +35,7 @@ GROUPED = "n (g J) X*, (g P) J K*, (g P) -> n (g P) Q*"
         ("a b) -> a", "')' without letters|   ^"),
         ("a -> (b C", "never closed|     ^"),
         ("a, (b c) -> a", "one lower-case|   ^"),
-        ("a (B c*) -> a", "a star can't|     ^"),
+        ("a (B c*) -> a", "a star or prime can't|     ^"),
         ("a* b c* -> a", "one star|     ^"),
     ],
 )
@@ -67,7 +67,7 @@ def test_stars_are_counted_from_the_right() -> None:
     found = bind(parse("x*, x* -> x*"), [(4, 1, 6), (5, 6)], [(4, 5, 6)])
     assert found.inputs == ((("x3",), ("x2",), ("x1",)), (("x2",), ("x1",)))
     assert found.sizes == {"x3": 4, "x2": 5, "x1": 6}
-    assert bind(parse("x* -> x*"), [()], [()]) == Binding(((),), ((),), {})
+    assert bind(parse("x* -> x*"), [()], [()]) == Binding(((),), ((),), {}, frozenset())
 
 
 def test_a_star_between_letters() -> None:
@@ -149,19 +149,46 @@ def test_a_reshape_fits_its_own_signature(source: tuple[int, ...], data: st.Data
     cuts = sorted(data.draw(st.sets(st.integers(0, len(source)), max_size=4)))
     edges = [0, *cuts, len(source)]
     target = tuple(math.prod(factors[a:b]) for a, b in itertools.pairwise(edges))
-    left, right = reshape_signature(source, target)
-    found = bind(parse(f"{left} -> {right}"), [source], [target])
-    for shape, laid in ((source, found.inputs[0]), (target, found.outputs[0])):
-        assert laid is not None
-        for size, axis in zip(shape, laid, strict=True):
-            assert math.prod(found.sizes[letter] for letter in axis) == size
-            assert sum(not is_frozen(letter) for letter in axis) <= 1
+    for left, right in reshape_signatures(source, target):
+        found = bind(parse(f"{left} -> {right}"), [source], [target])
+        for shape, laid in ((source, found.inputs[0]), (target, found.outputs[0])):
+            assert laid is not None
+            for size, axis in zip(shape, laid, strict=True):
+                product = math.prod(found.sizes[letter] for letter in axis)
+                assert product == size
+                assert sum(not is_frozen(letter) for letter in axis) <= 1
 
 
-def test_reshape_follows_the_outermost_factor() -> None:
-    assert reshape_signature((1, 6, 4, 4), (1, 96)) == ("S0 f0 F1 F2", "T0 (f0 F1 F2)")
-    assert reshape_signature((1, 5, 24), (1, 5, 4, 6)) == ("S0 f0 (f1 F2)", "T0 f0 f1 F2")
-    assert reshape_signature((4, 6), (8, 3)) == ("f0 (F1 f2)", "(f0 F1) f2")
-    assert reshape_signature((6, 4), (4, 6)) == ("S0 S1", "T0 T1")
-    assert reshape_signature((0, 4), (4, 0)) == ("S0 S1", "T0 T1")
-    assert reshape_signature((2, 3), (1, 2, 1, 3)) == ("f0 f1", "T0 f0 T2 f1")
+def test_reshape_follows_the_outermost_factor_first() -> None:
+    assert reshape_signatures((1, 6, 4, 4), (1, 96)) == [
+        ("S0 f0 F1 F2", "T0 (f0 F1 F2)"),
+        ("S0 F0 f1 F2", "T0 (F0 f1 F2)"),
+        ("S0 F0 F1 f2", "T0 (F0 F1 f2)"),
+    ]
+    assert reshape_signatures((1, 5, 24), (1, 5, 4, 6)) == [
+        ("S0 f0 (f1 F2)", "T0 f0 f1 F2"),
+        ("S0 f0 (F1 f2)", "T0 f0 F1 f2"),
+    ]
+    assert reshape_signatures((4, 6), (8, 3)) == [
+        ("f0 (F1 f2)", "(f0 F1) f2"),
+        ("F0 (f1 F2)", "(F0 f1) F2"),
+    ]
+    assert reshape_signatures((2, 3), (1, 2, 1, 3)) == [("f0 f1", "T0 f0 T2 f1")]
+
+
+def test_axes_without_common_factors_stay_and_others_pass() -> None:
+    assert reshape_signatures((6, 4), (4, 6)) == [("S0 S1", "T0 T1")]
+    assert reshape_signatures((2, 6, 4, 5), (2, 4, 6, 5)) == [("f0 S1 S2 f1", "f0 T1 T2 f1")]
+    assert reshape_signatures((0, 4), (4, 0)) == [("S0 S1", "T0 T1")]
+
+
+@pytest.mark.parametrize(("text", "caret"), [("a (b c') -> a", 5), ("A' -> a", 0), ("a'* -> a", 0)])
+def test_what_can_be_primed(text: str, caret: int) -> None:
+    with pytest.raises(SignatureError) as caught:
+        parse(text)
+    assert str(caught.value).endswith("\n    " + " " * caret + "^")
+
+
+def test_a_primed_letter_is_read() -> None:
+    found = bind(parse("b h, (A h) h' -> b h"), [(1, 4), (12, 4)], [(1, 4)])
+    assert found.reads == {(1, 1)}

@@ -13,7 +13,7 @@ from onnxtrim.bench.session import RunOptions, open_session, run
 from onnxtrim.export.model_io import model_bytes
 from onnxtrim.toolkit.graph.execute import Feeds
 from onnxtrim.toolkit.graph.labels import AxisRef
-from onnxtrim.toolkit.graph.normalise import add_initializer
+from onnxtrim.toolkit.graph.values import add_initializer
 
 Vector = NDArray[np.float64]
 Sums = tuple[int, Vector, Vector, Vector, Vector, Vector, Vector]

@@ -17,12 +17,12 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from onnxtrim.toolkit.graph.edit import Names
 from onnxtrim.toolkit.graph.execute import Probe, tensor_values
 from onnxtrim.toolkit.graph.groups import Analysis, Touch
 from onnxtrim.toolkit.graph.labels import AxisRef
-from onnxtrim.toolkit.graph.normalise import add_initializer, constant_array
-from onnxtrim.toolkit.graph.resize import unique_name
 from onnxtrim.toolkit.graph.surgery import Keep, set_constant
+from onnxtrim.toolkit.graph.values import add_initializer, constant_array
 from onnxtrim.toolkit.statistics import Statistics
 
 Vector = NDArray[np.float64]
@@ -77,7 +77,8 @@ def _computed_weights(analysis: Analysis) -> dict[str, NDArray[Any]]:
         if touch.role == "consumer" and touch.weight is not None
     }
     inner = [value.name for value in tensor_values(analysis.model) if value.name in names]
-    return Probe(analysis.model, inner).run(analysis.normalised.feeds)
+    probe = Probe(analysis.model, inner, analysis.normalised.weights)
+    return probe.run(analysis.normalised.feeds)
 
 
 def _fold(
@@ -152,7 +153,7 @@ def _new_bias(
     axis: int,
 ) -> ir.Value:
     weight = node.inputs[1].name or "" if node.inputs[1] is not None else ""
-    name = unique_name(graph, f"{weight.removesuffix('.weight')}.bias")
+    name = Names(graph).fresh(f"{weight.removesuffix('.weight')}.bias")
     output = node.outputs[0].name or ""
     result.new_biases[name] = (output, axis)
     return add_initializer(graph, name, delta.astype(dtype))
@@ -183,9 +184,9 @@ def _add_after(
     add.outputs[0].shape = output.shape
     output.replace_all_uses_with(add.outputs[0], replace_graph_outputs=True)
     add.replace_input_with(0, output)
-    output.name = unique_name(graph, f"{name}/without_bias")
+    output.name = Names(graph).fresh(f"{name}/without_bias")
     add.outputs[0].name = name
-    add.name = unique_name(graph, f"{name}/bias")
+    add.name = Names(graph).fresh(f"{name}/bias")
     graph.insert_after(node, add)
 
 

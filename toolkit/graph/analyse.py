@@ -1,236 +1,164 @@
-"""Propagate the rules over a normalised model and collect the groups."""
+"""From labels to groups: what can leave together, and what is frozen and why.
+
+Where a node can be read in several ways (heads or head dimensions, groups of a convolution or
+channels within them), a search keeps the reading that makes the most parameters prunable. The
+other factor is the business of a second stage on the model that the first one leaves.
+"""
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
-import onnx_ir as ir
 
 from onnxtrim.toolkit.graph.groups import Analysis, FrozenAxis, Group, Touch
-from onnxtrim.toolkit.graph.labels import AxisRef, Classes, Freeze, Index, Labels
-from onnxtrim.toolkit.graph.normalise import Normalised, independent_values
-from onnxtrim.toolkit.graph.rules import Frozen, Joined, NodeView, Rule, answer
-from onnxtrim.toolkit.graph.signature import Axis, Binding, bind, followed, parse
+from onnxtrim.toolkit.graph.labels import AxisRef, Classes, Index
+from onnxtrim.toolkit.graph.normalise import Normalised
+from onnxtrim.toolkit.graph.propagate import Site, Step, Walk, steps, walk
+
+_ROUNDS = 3  # of the search; ends sooner when nothing improves
 
 
-class _Propagation:
-    """One walk over the nodes; collects labels, touches and MACs."""
+@dataclass(frozen=True)
+class _Reading:
+    """The groups' axes under one choice of alternatives."""
 
-    def __init__(self, normalised: Normalised) -> None:
-        self.shapes = normalised.shapes
-        self.graph = normalised.model.graph
-        self.constants = independent_values(self.graph)[1]  # weights, also transposed ones
-        self.opset = normalised.model.opset_imports.get("", 1)
-        self.copies = normalised.copies.keys()
-        self.labels = Labels(self.shapes)
-        self.touches: list[Touch] = []
-        self.macs: dict[str, int] = {}
-        self.unruled: list[Freeze] = []
-
-    def run(self) -> None:
-        for value in self.graph.inputs:
-            self._freeze(value, Freeze("", "graph input", "it is an input of the model"))
-        for node in self.graph:
-            self._node(node)
-        for value in self.graph.outputs:
-            self._freeze(value, Freeze("", "graph output", "it is an output of the model"))
-
-    def _node(self, node: ir.Node) -> None:
-        view = NodeView(
-            node,
-            tuple(self._shape(value) for value in node.inputs),
-            tuple(self._shape(value) for value in node.outputs),
-            self.opset,
-        )
-        result, rule = answer(view)
-        cause = Freeze(node.name or "", node.op_type, "")
-        if isinstance(result, Frozen):
-            self._freeze_all(node, Freeze(cause.node, cause.operator, result.reason))
-            if rule is None:
-                self.unruled.append(Freeze(cause.node, cause.operator, result.reason))
-        elif isinstance(result, Joined):
-            self._join(node, result.axis)
-        else:
-            self._apply(view, result, rule)
-
-    def _shape(self, value: ir.Value | None) -> tuple[int, ...] | None:
-        return None if value is None else self.shapes.get(value.name or "")
-
-    def _freeze(self, value: ir.Value | None, cause: Freeze) -> None:
-        if value is not None and value.name in self.shapes:
-            for axis in range(len(self.shapes[value.name])):
-                self.labels.freeze(self.labels.of((value.name, axis)), cause)
-
-    def _freeze_all(self, node: ir.Node, cause: Freeze) -> None:
-        for value in (*node.inputs, *node.outputs):
-            self._freeze(value, cause)
-        for attribute in node.attributes.values():
-            for graph in _subgraphs(attribute):
-                for inner in graph.all_nodes():
-                    for value in inner.inputs:  # captured values of the outer graph
-                        self._freeze(value, cause)
-
-    def _join(self, node: ir.Node, joined: int) -> None:
-        output = node.outputs[0].name or ""
-        start = 0
-        for value in node.inputs:
-            name = value.name or "" if value is not None else ""
-            for axis, size in enumerate(self.shapes[name]):
-                target = self.labels.of((output, axis))
-                if axis == joined:
-                    target = target[start : start + size]
-                self.labels.tie(self.labels.of((name, axis)), target)
-            start += self.shapes[name][joined]
-
-    def _apply(self, view: NodeView, text: str, rule: Rule | None) -> None:
-        sizes = rule.sizes(view) if rule is not None else {}
-        binding = bind(parse(text), view.inputs, view.outputs, sizes)
-        operands = list(_operands(view, binding))
-        occurrences: dict[str, list[tuple[str, int, AxisRef]]] = defaultdict(list)
-        representative: dict[str, Index] = {}
-        for side, index, name, axes in operands:
-            for axis, letters in enumerate(axes):
-                if self.shapes[name][axis] == 1:
-                    continue
-                letter = followed(letters)
-                if letter is None or binding.sizes[letter] == 1:
-                    cause = Freeze(view.node.name or "", view.node.op_type, _reason(view.node))
-                    self.labels.freeze(self.labels.of((name, axis)), cause)
-                    continue
-                occurrences[letter].append((side, index, (name, axis)))
-                self._tie(representative, letter, letters, (name, axis), binding)
-        for found in occurrences.values():
-            self._record(view.node, found)
-        if rule is not None and rule.macs:
-            self.macs[view.node.name or ""] = _macs(binding)
-
-    def _tie(
-        self,
-        representative: dict[str, Index],
-        letter: str,
-        letters: Axis,
-        ref: AxisRef,
-        binding: Binding,
-    ) -> None:
-        size = binding.sizes[letter]
-        labels = self.labels.of(ref)
-        if len(letters) > 1:
-            if letter not in representative:
-                representative[letter] = self.labels.fresh(size)
-            inner = math.prod(
-                binding.sizes[other] for other in letters[letters.index(letter) + 1 :]
-            )
-            self.labels.tie(labels, representative[letter][np.arange(len(labels)) // inner % size])
-        elif letter in representative:
-            self.labels.tie(labels, representative[letter])
-        else:
-            representative[letter] = labels
-
-    def _record(self, node: ir.Node, found: list[tuple[str, int, AxisRef]]) -> None:
-        """Say which role the node plays for the slices of one letter."""
-        inputs = [(index, ref) for side, index, ref in found if side == "in"]
-        outputs = [ref for side, _, ref in found if side == "out"]
-        weights = [(i, ref) for i, ref in inputs if self._is_weight(ref[0])]
-        activations = [(i, ref) for i, ref in inputs if not self._is_weight(ref[0])]
-        operand, weight = weights[0] if weights else (-1, None)
-        if inputs and not outputs and not activations:
-            cause = Freeze(node.name or "", node.op_type, "it is contracted between constants")
-            self.labels.freeze(self.labels.of(inputs[0][1]), cause)
-        elif inputs and not outputs:
-            for index, ref in activations:
-                self._touch(node, "consumer", ref, index, weight, operand)
-        elif activations and outputs:
-            for index, ref in activations:
-                for operand, weight in weights:
-                    self._touch(node, "carrier", ref, index, weight, operand)
-        elif weights and outputs:
-            self._touch(node, "producer", outputs[0], -1, weight, operand)
-
-    def _is_weight(self, name: str) -> bool:
-        return name in self.constants
-
-    def _touch(
-        self,
-        node: ir.Node,
-        role: str,
-        value: AxisRef,
-        operand: int,
-        weight: AxisRef | None,
-        weight_operand: int,
-    ) -> None:
-        self.touches.append(
-            Touch(node.name or "", node.op_type, role, value, operand, weight, weight_operand)
-        )
+    choices: dict[str, int]
+    found: Walk
+    classes: Classes
+    members: dict[tuple[AxisRef, ...], Index]
+    prunable: int
 
 
-def _operands(view: NodeView, binding: Binding) -> Iterator[tuple[str, int, str, tuple[Axis, ...]]]:
-    sides = (("in", view.node.inputs, binding.inputs), ("out", view.node.outputs, binding.outputs))
-    for side, values, laid in sides:
-        for index, (value, axes) in enumerate(zip(values, laid, strict=False)):
-            if value is not None and axes is not None:
-                yield side, index, value.name or "", axes
-
-
-def _subgraphs(attribute: ir.Attr) -> list[ir.Graph]:
-    if attribute.type is ir.AttributeType.GRAPH:
-        return [attribute.as_graph()]
-    return list(attribute.as_graphs()) if attribute.type is ir.AttributeType.GRAPHS else []
-
-
-def _reason(node: ir.Node) -> str:
-    if node.op_type == "Conv":
-        return "it is a spatial axis or kernel"
-    if node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
-        return "it merges or splits with another axis"
-    return "it computes over this axis"
-
-
-def _macs(binding: Binding) -> int:
-    letters = {
-        letter
-        for axes in (*binding.inputs[1:2], *binding.outputs)
-        for axis in axes or ()
-        for letter in axis
-    }
-    return math.prod(binding.sizes[letter] for letter in letters)
-
-
-def analyse(normalised: Normalised) -> Analysis:
+def analyse(normalised: Normalised, choices: Mapping[str, int] | None = None) -> Analysis:
     """Find the groups of units that can be removed.
 
     Args:
         normalised: The model with its shapes at the smallest batch.
+        choices: Which alternative each node takes, as in an earlier analysis; a search otherwise.
 
     Raises:
         SignatureError: A rule does not fit its operator: a bug of the rule table.
     """
-    walk = _Propagation(normalised)
-    walk.run()
-    classes = walk.labels.close()
-    unit_classes = _unit_classes(classes, walk.touches)
-    members = _members(classes, unit_classes)
-    groups = tuple(_groups(walk, classes, members))
-    weights = {
-        name: int(np.prod(walk.shapes[name], dtype=np.int64))
-        for name, value in walk.graph.initializers.items()
-        if value.dtype is not None and value.dtype.is_floating_point() and name not in walk.copies
+    search = _Search(normalised)
+    reading = search.best(inner=False) if choices is None else search.read(dict(choices))
+    return _analysis(normalised, reading)
+
+
+def inner_analysis(normalised: Normalised, outer: Analysis) -> Analysis:
+    """The groups of a second stage: head dimensions after heads, channels after conv groups.
+
+    Args:
+        normalised: The model that the first stage left, or the original.
+        outer: The analysis of the first stage.
+
+    Returns:
+        An analysis that holds only groups that the first one does not have.
+    """
+    if not outer.choices:
+        return replace(outer, groups=())
+    known = {frozenset(group.slices): group.units for group in outer.groups}
+    inner = _analysis(normalised, _Search(normalised).best(inner=True))
+    new = (group for group in inner.groups if known.get(frozenset(group.slices)) != group.units)
+    return replace(inner, groups=tuple(replace(g, name=f"{g.name}/inner") for g in new))
+
+
+class _Search:
+    """Tries the alternatives of nodes, those of one kind together."""
+
+    def __init__(self, normalised: Normalised) -> None:
+        self.normalised = normalised
+        self.path = steps(normalised)
+        self.weights = _weights(normalised)
+
+    def read(self, choices: dict[str, int]) -> _Reading:
+        found = walk(self.normalised, self.path, choices)
+        classes = found.labels.close()
+        members = _members(classes, _unit_classes(classes, found.touches))
+        axes = {name for refs in members for name, _ in refs}
+        prunable = sum(size for name, size in self.weights.items() if name in axes)
+        return _Reading(choices, found, classes, members, prunable)
+
+    def best(self, *, inner: bool) -> _Reading:
+        open_steps = [step for step in self.path if step.alternatives > 1]
+        start = {_name(step): step.alternatives - 1 if inner else 0 for step in open_steps}
+        best = self.read(start)
+        for _ in range(_ROUNDS):
+            before = best.prunable
+            failing = _failing(best)
+            if not failing:
+                break
+            kinds: dict[tuple[object, ...], list[Step]] = defaultdict(list)
+            for site in failing:
+                kinds[site.step.kind].append(site.step)
+            clusters = [*kinds.values(), [site.step for site in failing], *_clusters(best, failing)]
+            for members in clusters:
+                best = self._flip(best, members)
+            if best.prunable == before:
+                break
+        return best
+
+    def _flip(self, best: _Reading, members: list[Step]) -> _Reading:
+        for option in range(max(step.alternatives for step in members)):
+            choices = best.choices | {
+                _name(step): min(option, step.alternatives - 1) for step in members
+            }
+            if choices != best.choices:
+                trial = self.read(choices)
+                if trial.prunable > best.prunable:
+                    best = trial
+        return best
+
+
+def _name(step: Step) -> str:
+    return step.view.node.name or ""
+
+
+def _failing(reading: _Reading) -> list[Site]:
+    """Sites of which no label ended in a group."""
+    prunable = np.zeros(len(reading.classes.cause), np.bool_)
+    for units in reading.members.values():
+        prunable[units] = True
+    of_label = reading.classes.of_label
+    return [site for site in reading.found.sites if not prunable[of_label[site.labels]].any()]
+
+
+def _clusters(reading: _Reading, failing: list[Site]) -> list[list[Step]]:
+    """Failing sites whose labels are joined."""
+    of_class: dict[int, list[Step]] = defaultdict(list)
+    for site in failing:
+        for number in np.unique(reading.classes.of_label[site.labels]):
+            of_class[int(number)].append(site.step)
+    unique = {tuple(map(_name, members)): members for members in of_class.values()}
+    return [members for members in unique.values() if len(members) > 1]
+
+
+def _weights(normalised: Normalised) -> dict[str, int]:
+    """Elements of every float initializer; copies of shared ones are not counted again."""
+    return {
+        name: int(np.prod(normalised.shapes[name], dtype=np.int64))
+        for name, value in normalised.model.graph.initializers.items()
+        if value.dtype is not None
+        and value.dtype.is_floating_point()
+        and name not in normalised.copies
     }
-    prunable = sum(
-        size
-        for name, size in weights.items()
-        if any((name, axis) in group.slices for group in groups for axis in range(9))
-    )
+
+
+def _analysis(normalised: Normalised, reading: _Reading) -> Analysis:
+    weights = _weights(normalised)
+    groups = tuple(_groups(normalised, reading, weights))
     return Analysis(
         normalised,
         groups,
-        tuple(_frozen(walk, classes)),
+        tuple(_frozen(normalised, reading)),
         sum(weights.values()),
-        prunable,
-        sum(walk.macs.values()),
-        classes,
+        reading.prunable,
+        sum(reading.found.macs.values()),
+        {site.node: reading.choices[site.node] for site in reading.found.sites},
+        reading.found.macs,
+        reading.classes,
     )
 
 
@@ -247,44 +175,53 @@ def _unit_classes(classes: Classes, touches: list[Touch]) -> Index:
 
 def _members(classes: Classes, wanted: Index) -> dict[tuple[AxisRef, ...], Index]:
     """Group the classes by the set of axes that they lie on."""
-    refs = classes.labels.axes()
     free = np.zeros(len(classes.cause), np.bool_)
     free[wanted] = True
-    axes_of: dict[int, list[int]] = {}
+    numbers, units = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    refs = classes.labels.axes()
     for number, ref in enumerate(refs):
         found = classes.of(ref)
-        for unit in np.unique(found[free[found]]):
-            axes_of.setdefault(int(unit), []).append(number)
-    groups: dict[tuple[AxisRef, ...], list[int]] = defaultdict(list)
-    for unit, numbers in axes_of.items():
-        groups[tuple(refs[number] for number in numbers)].append(unit)
-    return {axes: np.asarray(units, np.int64) for axes, units in groups.items() if len(units) > 1}
+        found = np.unique(found[free[found]])
+        units.append(found)
+        numbers.append(np.full(len(found), number))
+    unit, number_of = np.concatenate(units), np.concatenate(numbers)
+    order = np.argsort(unit, kind="stable")
+    unit, number_of = unit[order], number_of[order]
+    borders = np.flatnonzero(np.diff(unit)) + 1
+    groups: dict[bytes, list[int]] = defaultdict(list)
+    axes_of: dict[bytes, Index] = {}
+    for start, part in zip((0, *borders), np.split(number_of, borders), strict=True):
+        if len(part):
+            groups[part.tobytes()].append(int(unit[start]))
+            axes_of[part.tobytes()] = part
+    members = {
+        tuple(refs[number] for number in axes_of[key]): np.asarray(found, np.int64)
+        for key, found in groups.items()
+        if len(found) > 1
+    }
+    return dict(sorted(members.items(), key=lambda item: item[1][0]))
 
 
 def _groups(
-    walk: _Propagation, classes: Classes, members: dict[tuple[AxisRef, ...], Index]
+    normalised: Normalised, reading: _Reading, weights: Mapping[str, int]
 ) -> Iterator[Group]:
-    names: set[str] = set()
+    classes, taken = reading.classes, set[str]()
+    by_axis: dict[AxisRef, list[int]] = defaultdict(list)
+    for number, touch in enumerate(reading.found.touches):
+        for ref in {touch.value, touch.weight} - {None}:
+            by_axis[ref].append(number)  # type: ignore[index]
     number_of = np.full(len(classes.cause), -1, np.int64)
-    for axes, units in members.items():
+    for axes, units in reading.members.items():
         number_of[units] = np.arange(len(units))
         slices = {ref: number_of[classes.of(ref)] for ref in axes}
         number_of[units] = -1
-        touches = tuple(
-            touch
-            for touch in walk.touches
-            if touch.value in slices or (touch.weight is not None and touch.weight in slices)
-        )
-        name = _group_name(touches, names)
-        names.add(name)
-        yield Group(
-            name,
-            len(units),
-            slices,
-            touches,
-            _parameters(walk, slices),
-            _group_macs(walk, touches, slices),
-        )
+        mine = sorted({number for ref in axes for number in by_axis.get(ref, ())})
+        touches = tuple(reading.found.touches[number] for number in mine)
+        name = _group_name(touches, taken)
+        taken.add(name)
+        parameters = _parameters(normalised, slices, weights)
+        macs = _group_macs(reading.found.macs, touches, slices)
+        yield Group(name, len(units), slices, touches, parameters, macs)
 
 
 def _group_name(touches: tuple[Touch, ...], taken: set[str]) -> str:
@@ -298,45 +235,42 @@ def _group_name(touches: tuple[Touch, ...], taken: set[str]) -> str:
     return unique
 
 
-def _parameters(walk: _Propagation, slices: dict[AxisRef, Index]) -> int:
+def _parameters(
+    normalised: Normalised, slices: Mapping[AxisRef, Index], weights: Mapping[str, int]
+) -> int:
     """Elements that vanish with all units; an element on two axes of the group counts once."""
     total = 0
-    names = {name for name, _ in slices if name in walk.graph.initializers}
-    for name in names - walk.copies:
-        dtype = walk.graph.initializers[name].dtype
-        if dtype is None or not dtype.is_floating_point():
-            continue
-        size = rest = 1
-        for axis, length in enumerate(walk.shapes[name]):
-            size *= length
+    for name in {name for name, _ in slices} & weights.keys():
+        rest = 1
+        for axis, length in enumerate(normalised.shapes[name]):
             units = slices.get((name, axis))
             rest *= length if units is None else int((units < 0).sum())
-        total += size - rest
+        total += weights[name] - rest
     return total
 
 
 def _group_macs(
-    walk: _Propagation, touches: tuple[Touch, ...], slices: dict[AxisRef, Index]
+    macs: Mapping[str, int], touches: tuple[Touch, ...], slices: Mapping[AxisRef, Index]
 ) -> int:
     share: dict[str, float] = {}
     for touch in touches:
         units = slices.get(touch.value)
         if units is not None:
             share[touch.node] = max(share.get(touch.node, 0.0), float((units >= 0).mean()))
-    return round(sum(walk.macs.get(node, 0) * part for node, part in share.items()))
+    return round(sum(macs.get(node, 0) * part for node, part in share.items()))
 
 
-def _frozen(walk: _Propagation, classes: Classes) -> Iterator[FrozenAxis]:
-    for cause in walk.unruled:
+def _frozen(normalised: Normalised, reading: _Reading) -> Iterator[FrozenAxis]:
+    for cause in reading.found.unruled:
         yield FrozenAxis(cause.node, cause.operator, cause.reason, cause.node)
-    seen: set[AxisRef] = set()
-    for touch in walk.touches:
+    shapes, seen = normalised.shapes, set[AxisRef]()
+    for touch in reading.found.touches:
         ref = touch.weight
         if touch.role != "producer" or ref is None or ref in seen:
             continue
-        if ref[0] not in walk.graph.initializers:
+        if ref[0] not in normalised.model.graph.initializers:
             continue  # its initializer is told already
         seen.add(ref)
-        why = classes.why(ref)
-        if why is not None and len(walk.shapes[ref[0]]) > 1:
+        why = reading.classes.why(ref)
+        if why is not None and len(shapes[ref[0]]) > 1:
             yield FrozenAxis(ref[0], why.operator, why.reason, why.node)

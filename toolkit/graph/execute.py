@@ -1,16 +1,23 @@
 """Run a model in ONNX Runtime to look at tensors inside it.
 
-Used for shapes, for folding what does not depend on the input, and for the self-check.
-Optimisation is off, so that every tensor of the file exists at run time.
+Used for shapes, for folding what does not depend on the input, for statistics and for the
+self-check. Large weights lie in a temporary file that every session maps: however many sessions
+are opened, the weights are in memory once, and no model is ever one string of bytes.
 """
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import onnx_ir.passes.common as passes
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from onnxtrim.bench.session import RunOptions, open_session, run
@@ -18,11 +25,71 @@ from onnxtrim.export.model_io import model_bytes
 
 Feeds = Mapping[str, NDArray[Any]]
 
+_IN_FILE_FROM = 1 << 16  # bytes; smaller weights stay in the model
+_ALIGN = 1 << 12
+_FILE = "weights.bin"
+
 # Their outputs are sequences or optionals, which have no shape.
 _NOT_TENSORS = frozenset(
     "SplitToSequence SequenceConstruct SequenceEmpty SequenceInsert SequenceErase SequenceMap"
     " Optional OptionalGetElement".split()
 )
+
+
+class WeightFile:
+    """Large tensors in a temporary file, written once each; gone with the last reference."""
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None  # made when the first large tensor comes
+        self._held: dict[int, tuple[ir.TensorProtocol, ir.ExternalTensor]] = {}
+        self._end = 0
+
+    def session(self, model: ir.Model, *, optimise: bool) -> ort.InferenceSession:
+        """Open a session on a model that may be changed: its large weights move to the file.
+
+        Raises:
+            InputError: ONNX Runtime refuses the model.
+        """
+        for graph in model.graphs():
+            for value in graph.initializers.values():
+                tensor = value.const_value
+                if tensor is None:
+                    continue
+                if graph is model.graph and tensor.nbytes >= _IN_FILE_FROM:
+                    value.const_value = self._moved(tensor)
+                elif isinstance(tensor, ir.ExternalTensor):  # of the user's file
+                    value.const_value = ir.Tensor(
+                        tensor.numpy(), dtype=tensor.dtype, name=tensor.name
+                    )
+        return open_session(
+            model_bytes(model, keep_external=True),
+            RunOptions(),
+            optimise=optimise,
+            weights=self._folder,
+        )
+
+    def _moved(self, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
+        held = self._held.get(id(tensor))
+        if held is not None:
+            return held[1]
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="onnxtrim."))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        with (self._folder / _FILE).open("ab") as file:
+            file.truncate(self._end)
+            np.asarray(tensor.numpy()).tofile(file)
+        moved = ir.ExternalTensor(
+            _FILE,
+            self._end,
+            tensor.nbytes,
+            tensor.dtype,
+            shape=ir.Shape(static_shape(tensor)),
+            name=tensor.name or "",
+            base_dir=self._folder,
+        )
+        self._end += -(-tensor.nbytes // _ALIGN) * _ALIGN
+        self._held[id(tensor)] = tensor, moved  # held: an id is unique only while it lives
+        return moved
 
 
 def tensor_values(model: ir.Model) -> list[ir.Value]:
@@ -39,15 +106,27 @@ def tensor_values(model: ir.Model) -> list[ir.Value]:
 class Probe:
     """A session that yields chosen inner tensors of a model.
 
+    Optimisation is off, so that every tensor of the file exists at run time.
+
     Args:
         model: The model; it is not changed.
         names: Names of the tensors to read.
+        weights: Where large weights go; a file of its own if nothing is said.
         shapes_only: Read the shape of each tensor instead of its values. The tensors are then
             freed during the run, so that memory stays that of an ordinary run.
     """
 
-    def __init__(self, model: ir.Model, names: Iterable[str], *, shapes_only: bool = False) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        names: Iterable[str],
+        weights: WeightFile | None = None,
+        *,
+        shapes_only: bool = False,
+    ) -> None:
         self.names = list(names)
+        if not self.names:  # ONNX Runtime refuses a graph without nodes
+            return
         clone = model.clone()
         graph = clone.graph
         values = {value.name: value for value in tensor_values(clone)}
@@ -61,7 +140,9 @@ class Probe:
                 value = node.outputs[0]
             graph.outputs.append(value)
         _drop_stale_shapes(graph)
-        self._session = open_session(model_bytes(clone), RunOptions(), optimise=False)
+        passes.RemoveUnusedNodesPass()(clone)
+        self._weights = weights or WeightFile()
+        self._session = self._weights.session(clone, optimise=False)
 
     def run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
         """The tensors, by name.
@@ -86,27 +167,35 @@ def static_shape(tensor: ir.TensorProtocol) -> tuple[int, ...]:
     return tuple(size if isinstance(size, int) else 0 for size in tensor.shape)
 
 
-def measure_shapes(model: ir.Model, feeds: Feeds) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor, graph inputs and initializers included, for these feeds."""
+def measure_shapes(
+    model: ir.Model, feeds: Sequence[Feeds], weights: WeightFile
+) -> list[dict[str, tuple[int, ...]]]:
+    """Shape of every tensor, graph inputs and initializers included, for each of these feeds."""
     names = [value.name or "" for value in tensor_values(model)]
-    found = Probe(model, names, shapes_only=True).run(feeds)
-    shapes = {name: tuple(int(size) for size in array) for name, array in found.items()}
-    for value in model.graph.initializers.values():
-        if value.const_value is not None:
-            shapes[value.name or ""] = static_shape(value.const_value)
-    shapes.update({name: array.shape for name, array in feeds.items()})
-    return shapes
+    probe = Probe(model, names, weights, shapes_only=True)
+    stored = {
+        value.name or "": static_shape(value.const_value)
+        for value in model.graph.initializers.values()
+        if value.const_value is not None
+    }
+    result = []
+    for feed in feeds:
+        shapes = {name: tuple(array.tolist()) for name, array in probe.run(feed).items()}
+        shapes |= stored
+        shapes |= {name: array.shape for name, array in feed.items()}
+        result.append(shapes)
+    return result
 
 
 def blocks(
     names: Sequence[str], shapes: Mapping[str, tuple[int, ...]], limit: int
 ) -> list[list[str]]:
-    """Cut names into runs whose tensors have at most ``limit`` elements in all, 40 at most each."""
+    """Cut names into runs whose tensors have at most ``limit`` elements in all."""
     result: list[list[str]] = []
     size = 0
     for name in names:
         elements = int(np.prod(shapes[name], dtype=np.int64))
-        if not result or size + elements > limit or len(result[-1]) == 40:
+        if not result or size + elements > limit:
             result.append([])
             size = 0
         result[-1].append(name)

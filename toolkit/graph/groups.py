@@ -101,6 +101,8 @@ class Analysis:
         parameters: Number of parameters (elements of float initializers).
         prunable_parameters: Of these, the ones that lie on an axis of a group.
         macs: Multiply-accumulates at batch 1.
+        choices: Which alternative each node with several was given.
+        macs_by_node: Multiply-accumulates of every node that has some.
         classes: The joined labels, for explanations.
     """
 
@@ -110,6 +112,8 @@ class Analysis:
     parameters: int
     prunable_parameters: int
     macs: int
+    choices: Mapping[str, int]
+    macs_by_node: Mapping[str, int] = field(repr=False)
     classes: Classes = field(repr=False)
 
     @property

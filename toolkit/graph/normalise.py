@@ -3,15 +3,18 @@
 1. Nodes in topological order, functions inlined, every constant an initializer.
 2. What does not depend on the input is folded: the model is run at two sizes, and a small tensor
    that is computed only from constants and shapes and is equal in both becomes an initializer.
-3. All-zero biases that the folding brought to light are dropped.
-4. Vectors and integer tensors that several nodes share become one copy per use: exporters merge
+   So does everything that is computed from constants alone, except moves of weights (transposed,
+   joined, cut, cast), which keep their names and their tying.
+3. Ifs whose condition was folded are replaced by the branch taken, sequences by Split and Concat.
+4. All-zero initial states and biases are dropped: they would tie what is not tied.
+5. Vectors and integer tensors that several nodes share become one copy per use: exporters merge
    equal initializers, and slicing one for one node would break the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,13 +22,25 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from numpy.typing import NDArray
 
-from onnxtrim.toolkit.graph.execute import Feeds, Probe, measure_shapes, tensor_values
+from onnxtrim.toolkit.graph.execute import (
+    Feeds,
+    Probe,
+    WeightFile,
+    measure_shapes,
+    tensor_values,
+)
+from onnxtrim.toolkit.graph.rewrite import inline_branches, replace_sequences
+from onnxtrim.toolkit.graph.values import add_initializer, constant_array, independent_values
 
 FOLD_LIMIT = 64  # elements; longer tensors are folded only if they have one axis
-_RANDOM = frozenset(
-    "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Bernoulli".split()
+_MOVES = frozenset(
+    "Cast CastLike Concat DequantizeLinear Flatten Identity Reshape Slice Split Squeeze Transpose"
+    " Unsqueeze".split()
 )
+_ARITHMETIC = frozenset("Add Div MatMul Mul Sub".split())  # low-rank and normalised weights
 _BIASED = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
+_STATES = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}
+_DEEPEST = 8  # Ifs within Ifs
 
 
 @dataclass(frozen=True)
@@ -37,12 +52,16 @@ class Normalised:
         shapes: Shape of every tensor at the smallest batch.
         feeds: The inputs at which the shapes were measured.
         copies: For every copy of a shared initializer, the name of the one it was made from.
+        varying: For tensors with axes whose size depends on the inputs, those axes.
+        weights: Where the large weights of this model lie for sessions.
     """
 
     model: ir.Model
     shapes: dict[str, tuple[int, ...]]
     feeds: Feeds
     copies: dict[str, str]
+    varying: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    weights: WeightFile = field(default_factory=WeightFile, repr=False, compare=False)
 
 
 def normalise(model: ir.Model, feeds: Sequence[Feeds]) -> Normalised:
@@ -66,57 +85,55 @@ def normalise(model: ir.Model, feeds: Sequence[Feeds]) -> Normalised:
     ):
         change(result)
     result.ir_version = max(result.ir_version, 4)  # in version 3 weights had to be inputs
-    folded = _fold(result, feeds)
+    weights = WeightFile()
+    for _ in range(_DEEPEST):
+        folded, sizes = _fold(result, feeds, weights)
+        if not inline_branches(result):
+            break
+    replace_sequences(result.graph, sizes)
+    _drop_zero_states(result, feeds, weights)
     _drop_zero_biases(result.graph, folded)
     passes.RemoveUnusedNodesPass()(result)
     copies = _unshare(result.graph)
-    return Normalised(result, measure_shapes(result, feeds[0]), feeds[0], copies)
+    shapes = measure_shapes(result, feeds, weights)
+    return Normalised(result, shapes[0], feeds[0], copies, _varying(shapes), weights)
 
 
-def independent_values(graph: ir.Graph) -> tuple[list[ir.Value], set[str]]:
-    """Values computed only from constants and shapes.
+def _varying(shapes: Sequence[Mapping[str, tuple[int, ...]]]) -> dict[str, frozenset[int]]:
+    """Axes that differ between the first and the last feeds."""
+    first, last = shapes[0], shapes[-1]
+    return {
+        name: frozenset(k for k, size in enumerate(shape) if size != last[name][k])
+        for name, shape in first.items()
+        if shape != last[name]
+    }
+
+
+def _fold(
+    model: ir.Model, feeds: Sequence[Feeds], weights: WeightFile
+) -> tuple[set[str], dict[str, tuple[int, ...]]]:
+    """Make initializers of what the input does not change.
 
     Returns:
-        All of them, and the names of those that depend on nothing but constants.
+        Their names, and the shape of every tensor at the first feeds.
     """
-    constant = {value.name or "" for value in graph.initializers.values()}
-    independent = set(constant)
-    found: list[ir.Value] = []
-    for node in graph:
-        if node.op_type in _RANDOM or any(
-            attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-            for attribute in node.attributes.values()
-        ):
-            continue
-        # CastLike takes only the type of its second operand.
-        read = node.inputs[:1] if node.op_type == "CastLike" else node.inputs
-        names = [value.name or "" for value in read if value is not None]
-        if node.op_type in ("Shape", "Size") or all(name in independent for name in names):
-            values = [value for value in node.outputs if value.name]
-            found += values
-            independent.update(value.name or "" for value in values)
-            if all(name in constant for name in names):
-                constant.update(value.name or "" for value in values)
-    return found, constant
-
-
-def _fold(model: ir.Model, feeds: Sequence[Feeds]) -> set[str]:
-    """Make initializers of what the input does not change; return their names."""
     tensors = {value.name for value in tensor_values(model)}
     values, constant = independent_values(model.graph)
+    shapes = measure_shapes(model, feeds[:1], weights)[0]
+    moved = _moved_weights(model.graph, constant, shapes)
     values = [
         value
         for value in values
-        if value.name in tensors and not value.is_graph_output() and not _is_flipped_weight(value)
+        if value.name in tensors and not value.is_graph_output() and value.name not in moved
     ]
-    shapes = measure_shapes(model, feeds[0])
     small = [
         value.name or ""
         for value in values
-        if len(shapes[value.name or ""]) <= 1
+        if value.name in constant
+        or len(shapes[value.name or ""]) <= 1
         or int(np.prod(shapes[value.name or ""], dtype=np.int64)) <= FOLD_LIMIT
     ]
-    probe = Probe(model, small)
+    probe = Probe(model, small, weights)
     runs = [probe.run(feed) for feed in feeds]
     folded: set[str] = set()
     for value in values:
@@ -130,17 +147,33 @@ def _fold(model: ir.Model, feeds: Sequence[Feeds]) -> set[str]:
         ):
             _replace_by_initializer(model.graph, value, runs[0][name])
             folded.add(name)
-    return folded
+    passes.RemoveUnusedNodesPass()(model)
+    return folded, shapes
 
 
-def _is_flipped_weight(value: ir.Value) -> bool:
-    """Whether it is a weight, transposed: folded, it would lose its name and its tying."""
-    node = value.producer()
-    if node is None or node.op_type != "Transpose":
-        return False
-    source = node.inputs[0]
-    tensor = None if source is None else source.const_value
-    return tensor is not None and len(tensor.shape) > 1 and not tensor.dtype.is_integer()
+def _moved_weights(
+    graph: ir.Graph, constant: set[str], shapes: Mapping[str, tuple[int, ...]]
+) -> set[str]:
+    """Weights that are moved, cast or combined: folded, they would lose their names and tying."""
+    initial = {
+        value.name or ""
+        for value in graph.initializers.values()
+        if value.const_value is not None
+        and len(value.const_value.shape) > 0
+        and (not value.const_value.dtype.is_integer() or _is_dequantised(value))
+    }
+    moved = set(initial)
+    for node in graph:
+        names = {value.name or "" for value in node.inputs if value is not None}
+        wide = any(len(shapes[name]) > 1 for name in names & moved)
+        fits = node.op_type in _MOVES or (node.op_type in _ARITHMETIC and wide)
+        if fits and names & moved and names <= constant:
+            moved |= {value.name or "" for value in node.outputs}
+    return moved - initial
+
+
+def _is_dequantised(value: ir.Value) -> bool:
+    return any(usage.node.op_type == "DequantizeLinear" for usage in value.uses())
 
 
 def _free_dimensions(model: ir.Model) -> bool:
@@ -156,22 +189,27 @@ def _replace_by_initializer(graph: ir.Graph, value: ir.Value, array: NDArray[Any
     value.replace_all_uses_with(new)
 
 
-def add_initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
-    """Register an initializer under a name that no other value has."""
-    # Not ascontiguousarray: it turns a scalar into a vector of one.
-    tensor = ir.tensor(np.array(array, order="C"), name=name)
-    value = ir.Value(
-        name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
-    )
-    graph.register_initializer(value)
-    return value
-
-
-def constant_array(value: ir.Value | None) -> NDArray[Any] | None:
-    """The values of an initializer, or ``None``."""
-    if value is None or value.const_value is None or not value.is_initializer():
-        return None
-    return value.const_value.numpy()
+def _drop_zero_states(model: ir.Model, feeds: Sequence[Feeds], weights: WeightFile) -> None:
+    """Initial states of recurrent nodes that are zero for every input: absent means the same."""
+    free = {value.name for value in independent_values(model.graph)[0]}
+    free |= set(model.graph.initializers)
+    inner = {value.name for value in tensor_values(model)}
+    places = [
+        (node, index, value)
+        for node in model.graph
+        for index in _STATES.get(node.op_type, ())
+        if index < len(node.inputs)
+        and (value := node.inputs[index]) is not None
+        and value.name in free
+    ]
+    names = list(dict.fromkeys(value.name or "" for _, _, value in places if value.name in inner))
+    probe = Probe(model, names, weights)
+    runs = [probe.run(feed) for feed in feeds] if names else []
+    for node, index, value in places:
+        array = constant_array(value)
+        found = [run[value.name or ""] for run in runs] if array is None else [array]
+        if not any(state.any() for state in found):
+            node.replace_input_with(index, None)
 
 
 def _drop_zero_biases(graph: ir.Graph, folded: set[str]) -> None:

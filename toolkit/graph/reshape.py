@@ -1,23 +1,24 @@
 """Signatures of Reshape, Flatten, Squeeze and Unsqueeze, made from the shapes.
 
 Axes before and after are matched by their cumulative products and refined to common factors:
-``(2, 3, 16, 16) -> (2, 768)`` becomes ``"b c1 C2 C3 -> b (c1 C2 C3)"``. Where the products share
-no factors, as in ``(6, 4) -> (4, 6)``, the axes in between are frozen.
+``(2, 3, 16, 16) -> (2, 768)`` becomes ``"b c1 C2 C3 -> b (c1 C2 C3)"``, or with another factor
+followed. Where the products share no factors, as in ``(6, 4) -> (4, 6)``, the axes stay.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 Shape = tuple[int, ...]
+MOST_ALTERNATIVES = 12
 
 
-def reshape_signature(source: Shape, target: Shape) -> tuple[str, str]:
-    """Input and output operand of a reshape.
+def reshape_signatures(source: Shape, target: Shape) -> list[tuple[str, str]]:
+    """Input and output operand of a reshape, in every way in which factors can be followed.
 
-    In every axis the outermost factor is followed that is not excluded by another axis: channels
+    An axis can follow one factor. The first alternative follows the outermost ones: channels
     before Flatten, heads before head dimensions.
 
     Args:
@@ -25,57 +26,101 @@ def reshape_signature(source: Shape, target: Shape) -> tuple[str, str]:
         target: Shape after; the same number of elements.
     """
     if math.prod(source) == 0 or math.prod(source) != math.prod(target):
-        return _frozen(source, "S"), _frozen(target, "T")
-    factors = _common_factors(source, target)
-    if factors is None:
-        return _frozen(source, "S"), _frozen(target, "T")
-    left, right = _assign(source, factors), _assign(target, factors)
-    followed: set[int] = set()
-    for factor in range(len(factors)):
-        axes = [axis for axis in itertools.chain(left, right) if factor in axis]
-        if factors[factor] > 1 and not any(followed & set(axis) for axis in axes):
-            followed.add(factor)
-    return _operand(source, left, followed, "S"), _operand(target, right, followed, "T")
+        return [(_operand(source, {}, "S"), _operand(target, {}, "T"))]
+    sizes: list[int] = []
+    left: dict[int, list[int]] = {}
+    right: dict[int, list[int]] = {}
+    for mine, theirs in _stretches(source, target):
+        factors = _common_factors([source[k] for k in mine], [target[k] for k in theirs])
+        if factors is not None:
+            left |= _assign(source, mine, factors, len(sizes))
+            right |= _assign(target, theirs, factors, len(sizes))
+            sizes += factors
+    return [
+        (_operand(source, left, "S", followed), _operand(target, right, "T", followed))
+        for followed in itertools.islice(_choices(sizes, left, right), MOST_ALTERNATIVES)
+    ]
 
 
-def _frozen(shape: Shape, letter: str) -> str:
-    return " ".join(f"{letter}{axis}" for axis in range(len(shape)))
+def _stretches(source: Shape, target: Shape) -> Iterator[tuple[list[int], list[int]]]:
+    """The shortest runs of axes that hold the same elements on both sides, outermost first."""
+    i = j = 0
+    while i < len(source) and j < len(target):
+        mine, theirs = [i], [j]
+        a, b = source[i], target[j]
+        i, j = i + 1, j + 1
+        while a != b:
+            if a < b:
+                a, i = a * source[i], i + 1
+                mine.append(i - 1)
+            else:
+                b, j = b * target[j], j + 1
+                theirs.append(j - 1)
+        yield mine, theirs
 
 
-def _bounds(shape: Sequence[int]) -> set[int]:
-    return set(itertools.accumulate(shape, lambda a, b: a * b))
-
-
-def _common_factors(source: Shape, target: Shape) -> list[int] | None:
-    """Sizes of the factors of which both shapes are made, outermost first."""
-    bounds = sorted(_bounds(source) | _bounds(target) | {1})
+def _common_factors(source: Sequence[int], target: Sequence[int]) -> list[int] | None:
+    """Sizes of the factors of which both runs are made, outermost first; ``None`` without."""
+    bounds = {1}
+    for run in (source, target):
+        bounds |= set(itertools.accumulate(run, lambda a, b: a * b))
     factors = []
-    for inner, outer in itertools.pairwise(bounds):
+    for inner, outer in itertools.pairwise(sorted(bounds)):
         if outer % inner:
             return None
         factors.append(outer // inner)
     return factors
 
 
-def _assign(shape: Shape, factors: list[int]) -> list[list[int]]:
-    """For each axis the indices of its factors."""
-    result, position = [], 0
-    for size in shape:
-        mine: list[int] = []
+def _assign(shape: Shape, axes: list[int], factors: list[int], first: int) -> dict[int, list[int]]:
+    """For each axis the numbers of its factors."""
+    result: dict[int, list[int]] = {}
+    position = 0
+    for axis in axes:
+        size, result[axis] = shape[axis], []
         while size > 1:
-            mine.append(position)
+            result[axis].append(first + position)
             size //= factors[position]
             position += 1
-        result.append(mine)
     return result
 
 
-def _operand(shape: Shape, axes: list[list[int]], followed: set[int], unit: str) -> str:
+def _choices(
+    sizes: list[int], left: Mapping[int, list[int]], right: Mapping[int, list[int]]
+) -> Iterator[frozenset[int]]:
+    """Maximal sets of factors of which no axis has two, the outermost first."""
+    rivals: dict[int, set[int]] = {factor: set() for factor in range(len(sizes))}
+    for axis in (*left.values(), *right.values()):
+        for factor in axis:
+            rivals[factor] |= set(axis) - {factor}
+
+    def extend(chosen: frozenset[int], rest: list[int]) -> Iterator[frozenset[int]]:
+        if not rest:
+            yield chosen
+            return
+        first, *others = rest
+        yield from extend(chosen | {first}, [k for k in others if k not in rivals[first]])
+        later = rivals[first] & set(others)
+        for found in extend(chosen, others) if later else ():
+            if found & later:  # else it would not be maximal
+                yield found
+
+    yield from extend(frozenset(), sorted(rivals))
+
+
+def _operand(
+    shape: Shape,
+    axes: Mapping[int, list[int]],
+    unit: str,
+    followed: frozenset[int] = frozenset(),
+) -> str:
     words = []
-    for axis, mine in enumerate(axes):
-        letters = [f"f{factor}" if factor in followed else f"F{factor}" for factor in mine]
+    for axis in range(len(shape)):
+        letters = [
+            f"f{factor}" if factor in followed else f"F{factor}" for factor in axes.get(axis, ())
+        ]
         if not letters:
-            words.append(f"{unit}{axis}")  # size 1: carries nothing
+            words.append(f"{unit}{axis}")  # size 1, or no common factors
         elif len(letters) == 1:
             words.append(letters[0])
         else:

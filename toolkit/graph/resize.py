@@ -2,118 +2,159 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxtrim.toolkit.graph.labels import AxisRef
-from onnxtrim.toolkit.graph.normalise import add_initializer, constant_array
-
-Sizes = Mapping[AxisRef, tuple[int, int]]  # axis -> (size before, size after), changed axes only
-Resize = Callable[[ir.Graph, ir.Node, Sizes], None]
+from onnxtrim.toolkit.graph.edit import Edit
+from onnxtrim.toolkit.graph.values import constant_array
 
 
-def resize_groups(graph: ir.Graph, node: ir.Node, sizes: Sizes) -> None:
-    """Conv: as many groups as whole groups were kept."""
+def resize_groups(edit: Edit, node: ir.Node) -> None:
+    """Conv: the channels that are left, over those of one group; ConvTranspose likewise."""
     group = node.attributes.get("group")
-    changed = sizes.get((node.outputs[0].name or "", 1))
-    if group is None or group.as_int() == 1 or changed is None:
+    if group is None or group.as_int() == 1:
         return
-    before, after = changed
-    node.attributes["group"] = ir.AttrInt64("group", group.as_int() * after // before)
+    channels = node.inputs[0] if node.op_type == "Conv" else node.outputs[0]
+    total = _size(edit, channels, 1)
+    each = _size(edit, node.inputs[1], 1)
+    node.attributes["group"] = ir.AttrInt64("group", total // each)
 
 
-def resize_target(graph: ir.Graph, node: ir.Node, sizes: Sizes) -> None:
-    """Reshape: scale the entries of the target by new / old; 0 and -1 stay."""
-    name = node.outputs[0].name or ""
-    target = node.inputs[1]
-    changed = {axis: pair for (tensor, axis), pair in sizes.items() if tensor == name}
-    if not changed or target is None:
-        return
-    array = constant_array(target)
-    if array is not None:
-        new = np.array(array)
-        for axis, (before, after) in changed.items():
-            if new[axis] > 0:
-                new[axis] = new[axis] * after // before
-        node.replace_input_with(1, add_initializer(graph, unique_name(graph, f"{name}/shape"), new))
-        return
-    node.replace_input_with(1, _scale_target(graph, node, target, changed))
+def resize_norm_groups(edit: Edit, node: ir.Node) -> None:
+    """GroupNormalization: whole groups leave."""
+    changed = edit.changed(node.inputs[0]).get(1)
+    if changed is not None:
+        _scale_attribute(node, "num_groups", changed)
 
 
-def resize_shape(graph: ir.Graph, node: ir.Node, sizes: Sizes) -> None:
+def resize_hidden(edit: Edit, node: ir.Node) -> None:
+    """LSTM, GRU, RNN: the hidden size is the last axis of the recurrent weight."""
+    if "hidden_size" in node.attributes:
+        size = _size(edit, node.inputs[2], 2)
+        node.attributes["hidden_size"] = ir.AttrInt64("hidden_size", size)
+
+
+def resize_heads(edit: Edit, node: ir.Node) -> None:
+    """Attention: the heads that are left, and the scale of before if head dimensions left."""
+    shapes = [() if value is None else edit.shapes[value.name or ""] for value in node.inputs[:2]]
+    if "scale" not in node.attributes and shapes[0]:
+        heads = node.attributes.get("q_num_heads")
+        width = shapes[0][-1] // (heads.as_int() if heads is not None else 1)
+        node.attributes["scale"] = ir.AttrFloat32("scale", 1 / math.sqrt(width))
+    for operand, name in ((0, "q_num_heads"), (1, "kv_num_heads"), (0, "num_heads")):
+        attribute = node.attributes.get(name)
+        mask = edit.kept(node.inputs[operand], len(shapes[operand]) - 1)
+        if attribute is not None and mask is not None and len(shapes[operand]) == 3:
+            left = int(mask.reshape(attribute.as_int(), -1).any(axis=1).sum())
+            node.attributes[name] = ir.AttrInt64(name, left)
+
+
+def resize_rotary(edit: Edit, node: ir.Node) -> None:
+    """RotaryEmbedding: only whole heads leave."""
+    attribute = node.attributes.get("num_heads")
+    changed = edit.changed(node.inputs[0]).get(2)
+    if attribute is not None and attribute.as_int() and changed is not None:
+        _scale_attribute(node, "num_heads", changed)
+
+
+def resize_target(operand: int) -> Callable[[Edit, ir.Node], None]:
+    """For an operand that states the shape of the output: scale it by new / old; 0 and -1 stay."""
+
+    def resize(edit: Edit, node: ir.Node) -> None:
+        changed = edit.changed(node.outputs[0])
+        target = node.inputs[operand] if operand < len(node.inputs) else None
+        if not changed or target is None:
+            return
+        name = node.outputs[0].name or ""
+        rank = len(edit.shapes[name])
+        array = constant_array(target)
+        if array is not None:
+            new = np.array(array)
+            for axis, (before, after) in changed.items():
+                entry = axis - rank + len(new)  # Expand: aligned at the right
+                if entry >= 0 and new[entry] > 1:
+                    new[entry] = new[entry] * after // before
+            node.replace_input_with(operand, edit.constant(f"{name}/shape", new))
+            return
+        node.replace_input_with(operand, _scale_target(edit, node, target, changed, rank))
+
+    return resize
+
+
+def resize_sizes(edit: Edit, node: ir.Node) -> None:
+    """Resize: its ``sizes`` may be limited to some axes, which are none of those that shrink."""
+    if "axes" not in node.attributes:
+        resize_target(3)(edit, node)
+
+
+def resize_shape(edit: Edit, node: ir.Node) -> None:
     """Shape: go on telling the original sizes, so that arithmetic on them stays right."""
     source, told = node.inputs[0], node.outputs[0]
-    if source is None:
+    changed = edit.changed(source)
+    if source is None or not changed:
         return
-    changed = {axis: pair for (tensor, axis), pair in sizes.items() if tensor == source.name}
-    start = node.attributes.get("start")
-    first = 0 if start is None else start.as_int()
-    if not changed:
-        return
-    length = told.shape[0] if told.shape is not None else None
-    rank = len(source.shape) if source.shape is not None else max(changed) + 1
-    first = first + rank if first < 0 else first
-    length = length if isinstance(length, int) else rank - first
-    pairs = {
-        axis - first: pair[::-1] for axis, pair in changed.items() if 0 <= axis - first < length
-    }
+    rank = len(edit.shapes[source.name or ""])
+    start, end = (node.attributes.get(name) for name in ("start", "end"))
+    first, last, _ = slice(
+        None if start is None else start.as_int(), None if end is None else end.as_int()
+    ).indices(rank)
+    pairs = {axis - first: pair[::-1] for axis, pair in changed.items() if first <= axis < last}
     if not pairs:
         return
     name = told.name or ""
-    told.name = unique_name(graph, f"{name}/live")
+    told.name = edit.names.fresh(f"{name}/live")
     uses = list(told.uses())
-    nodes, result = _scale(graph, told, pairs, length, name)
-    result.type, result.shape = told.type, told.shape
+    nodes, result = _scale(edit, told, pairs, last - first, f"{name}/told")
+    result.name, result.type, result.shape = name, told.type, told.shape
     for usage in uses:
         usage.node.replace_input_with(usage.idx, result)
-    for index, output in enumerate(graph.outputs):
+    for index, output in enumerate(edit.graph.outputs):
         if output is told:
-            graph.outputs[index] = result
-    graph.insert_after(node, nodes)
+            edit.graph.outputs[index] = result
+    edit.graph.insert_after(node, nodes)
+
+
+def _size(edit: Edit, value: ir.Value | None, axis: int) -> int:
+    if value is None:
+        return 1
+    kept = edit.kept(value, axis)
+    return edit.shapes[value.name or ""][axis] if kept is None else int(kept.sum())
+
+
+def _scale_attribute(node: ir.Node, name: str, changed: tuple[int, int]) -> None:
+    before, after = changed
+    value = node.attributes[name].as_int() * after // before
+    node.attributes[name] = ir.AttrInt64(name, value)
 
 
 def _scale_target(
-    graph: ir.Graph, node: ir.Node, target: ir.Value, changed: Mapping[int, tuple[int, int]]
+    edit: Edit, node: ir.Node, target: ir.Value, changed: Mapping[int, tuple[int, int]], rank: int
 ) -> ir.Value:
-    """``Where(e > 0, e * new / old, e)`` on a shape that is computed at run time."""
+    """``Where(e > 1, e * new / old, e)`` on a shape that is computed at run time."""
     name = node.outputs[0].name or ""
-    rank = len(node.outputs[0].shape) if node.outputs[0].shape is not None else max(changed) + 1
-    nodes, scaled = _scale(graph, target, changed, rank, f"{name}/scaled")
-    zero = add_initializer(graph, unique_name(graph, f"{name}/zero"), np.array(0, np.int64))
-    positive = _node(graph, "Greater", [target, zero], f"{name}/positive")
-    chosen = _node(graph, "Where", [positive.outputs[0], scaled, target], f"{name}/target")
-    graph.insert_before(node, [*nodes, positive, chosen])
+    stated = edit.shapes.get(target.name or "", (rank,))[0]
+    entries = {axis - rank + stated: pair for axis, pair in changed.items()}
+    entries = {entry: pair for entry, pair in entries.items() if entry >= 0}
+    nodes, scaled = _scale(edit, target, entries, stated, f"{name}/scaled")
+    one = edit.constant(f"{name}/one", np.array(1, np.int64))
+    stating = edit.node("Greater", [target, one], f"{name}/stating")
+    chosen = edit.node("Where", [stating.outputs[0], scaled, target], f"{name}/target")
+    edit.graph.insert_before(node, [*nodes, stating, chosen])
     return chosen.outputs[0]
 
 
 def _scale(
-    graph: ir.Graph, value: ir.Value, pairs: Mapping[int, tuple[int, int]], length: int, name: str
+    edit: Edit, value: ir.Value, pairs: Mapping[int, tuple[int, int]], length: int, name: str
 ) -> tuple[list[ir.Node], ir.Value]:
     """Nodes that multiply entries of a shape by after / before; ``pairs`` is (before, after)."""
     times, by = np.ones(length, np.int64), np.ones(length, np.int64)
     for entry, (before, after) in pairs.items():
         times[entry], by[entry] = after, before
-    factor = add_initializer(graph, unique_name(graph, f"{name}/times"), times)
-    divisor = add_initializer(graph, unique_name(graph, f"{name}/by"), by)
-    product = _node(graph, "Mul", [value, factor], f"{name}/product")
-    quotient = _node(graph, "Div", [product.outputs[0], divisor], name)
+    factor = edit.constant(f"{name}/times", times)
+    divisor = edit.constant(f"{name}/by", by)
+    product = edit.node("Mul", [value, factor], f"{name}/product")
+    quotient = edit.node("Div", [product.outputs[0], divisor], name)
     return [product, quotient], quotient.outputs[0]
-
-
-def _node(graph: ir.Graph, operator: str, inputs: list[ir.Value], output: str) -> ir.Node:
-    node = ir.node(operator, inputs)
-    node.outputs[0].name = unique_name(graph, output)
-    node.name = unique_name(graph, f"{output}/node")
-    return node
-
-
-def unique_name(graph: ir.Graph, wanted: str) -> str:
-    """``wanted``, with a number if a value or node of the graph has that name."""
-    taken = {value.name for node in graph for value in node.outputs} | set(graph.initializers)
-    taken |= {value.name for value in graph.inputs} | {node.name for node in graph}
-    name, count = wanted, 1
-    while name in taken:
-        name, count = f"{wanted}.{count}", count + 1
-    return name

@@ -17,10 +17,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxtrim.bench.errors import InputError, SelfCheckError
-from onnxtrim.toolkit.graph.execute import Feeds, Probe, blocks, tensor_values
+from onnxtrim.toolkit.graph.edit import Positions
+from onnxtrim.toolkit.graph.execute import Feeds, Probe, WeightFile, blocks, tensor_values
 from onnxtrim.toolkit.graph.groups import Analysis
 from onnxtrim.toolkit.graph.mask import mask_units
-from onnxtrim.toolkit.graph.surgery import Keep, Positions, positions, remove_units
+from onnxtrim.toolkit.graph.surgery import Keep, positions, remove_units
 
 FACTOR = 100.0
 BLOCK_ELEMENTS = 8_000_000  # elements of inner tensors held at once, at the analysis size
@@ -96,9 +97,10 @@ def _compare(
         if value.name in present and value.name in shapes
     ]
     max_error = 0.0
+    weights, pruned_weights = analysis.normalised.weights, WeightFile()
     for block in blocks(names, shapes, BLOCK_ELEMENTS):
-        reference = Probe(masked, block)
-        results = _run_pruned(pruned, block, feeds)
+        reference = Probe(masked, block, weights)
+        results = _run_pruned(pruned, block, pruned_weights, feeds)
         for number, (feed, got) in enumerate(zip(feeds, results, strict=True)):
             want = reference.run(feed)
             moved = reference.run(_moved(feed, number))
@@ -107,12 +109,14 @@ def _compare(
                 if error is None:
                     raise SelfCheckError(_message(analysis, keep, name, want, got, stays))
                 max_error = max(max_error, error)
-    return SelfCheck(max_error, _effect(model, masked, feeds), len(names))
+    return SelfCheck(max_error, _effect(model, masked, weights, feeds), len(names))
 
 
-def _run_pruned(pruned: ir.Model, names: Sequence[str], feeds: Sequence[Feeds]) -> Iterator[Arrays]:
+def _run_pruned(
+    pruned: ir.Model, names: Sequence[str], weights: WeightFile, feeds: Sequence[Feeds]
+) -> Iterator[Arrays]:
     try:
-        probe = Probe(pruned, names)
+        probe = Probe(pruned, names, weights)
         for feed in feeds:
             yield probe.run(feed)
     except InputError as error:  # the user's input was right: the original took it
@@ -172,9 +176,11 @@ def _tensor_error(
     return error / scale if scale > 0 else 0.0
 
 
-def _effect(model: ir.Model, masked: ir.Model, feeds: Sequence[Feeds]) -> float:
+def _effect(
+    model: ir.Model, masked: ir.Model, weights: WeightFile, feeds: Sequence[Feeds]
+) -> float:
     names = [value.name or "" for value in model.graph.outputs if value.producer() is not None]
-    before, after = Probe(model, names), Probe(masked, names)
+    before, after = Probe(model, names, weights), Probe(masked, names, weights)
     effect = 0.0
     for feed in feeds:
         one, other = before.run(feed), after.run(feed)

@@ -7,7 +7,9 @@ blanks, inputs from outputs by ``->``. An axis is
 - an upper-case letter: frozen wherever it stands alone;
 - a composite in brackets, ``(g J)``: outermost factor first. The one lower-case letter in it is
   followed, the other factors are not; without a lower-case letter the axis is frozen;
-- a letter with a star, ``X*``: any number of axes, aligned at the right like numpy's broadcasting.
+- a letter with a star, ``X*``: any number of axes, aligned at the right like numpy's broadcasting;
+- a letter with a prime, ``h'``: the same slices as ``h``, and the operator also reads them there
+  (the recurrent weight of an LSTM), although an output has them.
 
 An operand ``_`` is not looked at. A lower-case letter of the inputs that no output has is
 *contracted*: the operator is a **consumer** of those slices. Axes of size 1 broadcast and carry
@@ -21,7 +23,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-_TOKEN = re.compile(r"\s*(?:(?P<name>[A-Za-z][0-9]*)(?P<star>\*?)|(?P<open>\()|(?P<close>\)))")
+_TOKEN = re.compile(
+    r"\s*(?:(?P<name>[A-Za-z][0-9]*)(?P<prime>'?)(?P<star>\*?)|(?P<open>\()|(?P<close>\)))"
+)
 
 Shape = tuple[int, ...]
 Axis = tuple[str, ...]  # the letters of one axis; several for a composite
@@ -43,6 +47,7 @@ class _Token:
 
     letters: Axis
     star: bool
+    reads: bool
     position: int
 
 
@@ -67,11 +72,13 @@ class Binding:
             ``X1 X2 …``, counted from the right); ``None`` where the input is not looked at.
         outputs: The same for the outputs.
         sizes: Size of every expanded letter.
+        reads: The axes of inputs that are primed, as (input, axis).
     """
 
     inputs: tuple[tuple[Axis, ...] | None, ...]
     outputs: tuple[tuple[Axis, ...] | None, ...]
     sizes: dict[str, int]
+    reads: frozenset[tuple[int, int]]
 
 
 def is_frozen(letter: str) -> bool:
@@ -126,16 +133,19 @@ def _operand(text: str, part: str, offset: int) -> Operand:
                 raise SignatureError(text, start, "')' without letters before it")
             if sum(not is_frozen(letter) for letter in composite) > 1:
                 raise SignatureError(text, opened, "a composite follows one lower-case letter")
-            tokens.append(_Token(tuple(composite), False, opened))
+            tokens.append(_Token(tuple(composite), False, False, opened))
             composite = None
         elif composite is not None:
-            if match["star"]:
-                raise SignatureError(text, start, "a star can't stand in brackets")
+            if match["star"] or match["prime"]:
+                raise SignatureError(text, start, "a star or prime can't stand in brackets")
             composite.append(match["name"])
         else:
             if match["star"] and any(token.star for token in tokens):
                 raise SignatureError(text, start, "an operand can have one star")
-            tokens.append(_Token((match["name"],), bool(match["star"]), start))
+            primed = bool(match["prime"])
+            if primed and (match["star"] or is_frozen(match["name"])):
+                raise SignatureError(text, start, "only a single lower-case letter can be primed")
+            tokens.append(_Token((match["name"],), bool(match["star"]), primed, start))
     if composite is not None:
         raise SignatureError(text, opened, "'(' is never closed")
     return tuple(tokens)
@@ -180,7 +190,14 @@ def bind(
 
     laid_inputs, laid_outputs = lay(signature.inputs, inputs), lay(signature.outputs, outputs)
     _solve(signature.text, occurrences, known)
-    return Binding(tuple(laid_inputs), tuple(laid_outputs), known)
+    reads = frozenset(
+        (number, axis)
+        for number, operand in enumerate(signature.inputs[: len(laid_inputs)])
+        if laid_inputs[number] is not None
+        for axis, token in enumerate(operand or ())
+        if token.reads
+    )
+    return Binding(tuple(laid_inputs), tuple(laid_outputs), known, reads)
 
 
 def _expand(text: str, operand: tuple[_Token, ...], rank: int) -> list[tuple[_Token, Axis]]:

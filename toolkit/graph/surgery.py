@@ -11,15 +11,14 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from numpy.typing import NDArray
 
+from onnxtrim.toolkit.graph.edit import Edit, Positions
 from onnxtrim.toolkit.graph.execute import static_shape
 from onnxtrim.toolkit.graph.groups import Analysis
 from onnxtrim.toolkit.graph.labels import AxisRef
-from onnxtrim.toolkit.graph.normalise import constant_array
-from onnxtrim.toolkit.graph.resize import Sizes
 from onnxtrim.toolkit.graph.rules import RULES
+from onnxtrim.toolkit.graph.values import constant_array
 
 Keep = Mapping[str, NDArray[np.bool_]]  # group name -> which of its units stay
-Positions = dict[AxisRef, NDArray[np.bool_]]  # axis -> which positions stay
 
 
 def positions(analysis: Analysis, keep: Keep) -> Positions:
@@ -30,18 +29,21 @@ def positions(analysis: Analysis, keep: Keep) -> Positions:
         keep: For groups that lose units, a mask over their units.
 
     Raises:
-        ValueError: A group would lose all its units, or a mask has another length.
+        ValueError: An axis would lose all its positions, or a mask has another length.
     """
     result: Positions = {}
     for group in analysis.groups:
         mask = keep.get(group.name)
         if mask is None or mask.all():
             continue
-        if mask.shape != (group.units,) or not mask.any():
-            raise ValueError(f"group {group.name!r}: a mask of {group.units} units that keeps one")
+        if mask.shape != (group.units,):
+            raise ValueError(f"group {group.name!r}: the mask must have {group.units} units")
         for ref in group.slices:
             stays = group.positions(ref, mask)
             result[ref] = result[ref] & stays if ref in result else stays
+    for (tensor, axis), stays in result.items():
+        if not stays.any():
+            raise ValueError(f"tensor {tensor!r}: nothing would be left on axis {axis}")
     return result
 
 
@@ -67,19 +69,15 @@ def remove_units(
             stays[name, 0] = stays[ref]
     result = model.clone()
     graph = result.graph
-    sizes: Sizes = {ref: (len(mask), int(mask.sum())) for ref, mask in stays.items()}
+    edit = Edit(graph, stays, analysis.normalised.shapes)
     for name, value in list(graph.initializers.items()):
         masks = [(axis, stays[name, axis]) for axis in _axes(value) if (name, axis) in stays]
         if masks:
             _slice(value, masks)
-    shapes = analysis.normalised.shapes
     for node in list(graph):
-        for value in node.outputs:
-            if value.name in shapes and not value.is_graph_output():
-                value.shape = ir.Shape(shapes[value.name])
         rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if rule is not None and rule.resize is not None:
-            rule.resize(graph, node, sizes)
+            rule.resize(edit, node)
     _forget_inner_shapes(graph)
     passes.RemoveUnusedNodesPass()(result)
     return result
