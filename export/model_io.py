@@ -104,19 +104,15 @@ def save_model(
         raise WorkError(f"{target}: can't be written ({error.strerror or error})") from error
 
 
-def model_bytes(model: ir.Model, *, keep_external: bool = False) -> bytes:
+def model_bytes(model: ir.Model) -> bytes:
     """The model as the content of an ``.onnx`` file, with all weights inside.
-
-    Args:
-        model: What to serialise.
-        keep_external: Leave weights that lie in other files there.
 
     Raises:
         WorkError: It can't be one protobuf message (2 GiB or more), or can't be serialised.
     """
-    if not keep_external and (size := tensor_bytes(model)) > PROTOBUF_LIMIT:
+    if (size := tensor_bytes(model)) > PROTOBUF_LIMIT:
         raise WorkError(f"the model's weights have {size} bytes; one message holds 2 GiB at most")
-    with contextlib.nullcontext() if keep_external else _weights_in_memory(model):
+    with _weights_in_memory(model):
         try:
             return bytes(ir.to_proto(model).SerializeToString())
         except (ValueError, RuntimeError) as error:

@@ -26,8 +26,6 @@ Feeds = dict[str, NDArray[Any]]
 Calibration = str | os.PathLike[str] | Mapping[str, NDArray[Any]]
 Sizes = Mapping[str, int | Sequence[int]]
 
-REAL_SAMPLES = 3  # for the self-check
-
 
 @dataclass(frozen=True)
 class Prepared:
@@ -38,8 +36,8 @@ class Prepared:
         sha256: Its hash, external data included.
         inputs: What the model expects.
         analysis: Groups and frozen axes.
-        feeds: Inputs for the self-check: real ones if there are data, and random ones at two
-            batch sizes.
+        feeds: Inputs for the self-check: a real or random sample, and random ones at another
+            batch size.
     """
 
     path: Path
@@ -85,46 +83,62 @@ def _feeds(
     data: DataSource | None,
     sizes: Sizes | None,
 ) -> tuple[Feeds, Feeds, list[Feeds]]:
-    """Inputs at the smallest batch and at other sizes, and all for the self-check."""
-    real: list[Feeds] = []
+    """Inputs at the smallest batch and at other sizes, and those for the self-check."""
+    real: Feeds | None = None
     if data is None:
         shapes: Sizes = {
             name: array.shape for name, array in random_feeds(inputs, sizes, count=1)[0].items()
         }
     else:
-        batch = next(iter(data.batches(REAL_SAMPLES)), None)
+        batch = next(iter(data.batches(1)), None)
         if batch is None:
             raise InputError(f"{data.name}: holds no samples")
-        real = [batch.feeds]
+        real = batch.feeds
         shapes = {
             spec.name: batch.feeds[spec.name].shape
             if spec.shape and isinstance(spec.shape[0], int)
             else (1, *batch.feeds[spec.name].shape[1:])
             for spec in inputs
         }
-    small = random_feeds(inputs, shapes, seed=1, count=1)[0]
-    large = _other_sizes(session, inputs, shapes)
-    return small, large, [*real, small, large]
+    small = _random(session, inputs, shapes, seed=1)
+    large = _other_sizes(session, inputs, shapes) or _random(session, inputs, shapes, seed=2)
+    return small, large, [small if real is None else real, large]
+
+
+def _random(
+    session: ort.InferenceSession, inputs: Sequence[InputSpec], shapes: Sizes, seed: int
+) -> Feeds:
+    """Random inputs that the model takes; integers are small, and 0 or 1 if they must be.
+
+    Raises:
+        InputError: The model takes neither.
+    """
+    feeds = random_feeds(inputs, shapes, seed=seed, count=1)[0]
+    try:
+        run(session, feeds, "the model")
+    except InputError:
+        if all(array.dtype.kind == "f" for array in feeds.values()):
+            raise
+        feeds = {name: a if a.dtype.kind == "f" else a % 2 for name, a in feeds.items()}
+        run(session, feeds, "the model")
+    return feeds
 
 
 def _other_sizes(
     session: ort.InferenceSession, inputs: Sequence[InputSpec], shapes: Sizes
-) -> Feeds:
+) -> Feeds | None:
     """Inputs with another size in every free dimension: what stays equal may be folded.
 
     Halved sizes come first because they cost less. A model that takes neither halves nor doubles
-    gets only another batch.
+    gets only another batch; one that takes no other batch is as good as fixed.
     """
-    feeds: Feeds = {}
     for factor in (0.5, 2.0, 1.0):
         changed = {spec.name: _changed(inputs, spec, shapes[spec.name], factor) for spec in inputs}
-        feeds = random_feeds(inputs, changed, seed=2, count=1)[0]
         try:
-            run(session, feeds, "the model")
+            return _random(session, inputs, changed, seed=2)
         except InputError:
             continue
-        break
-    return feeds
+    return None
 
 
 def _changed(

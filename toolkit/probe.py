@@ -9,9 +9,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxtrim.bench.session import RunOptions, open_session, run
-from onnxtrim.export.model_io import model_bytes
-from onnxtrim.toolkit.graph.execute import Feeds
+from onnxtrim.bench.session import run
+from onnxtrim.toolkit.graph.execute import Feeds, WeightFile
 from onnxtrim.toolkit.graph.labels import AxisRef
 from onnxtrim.toolkit.graph.values import add_initializer
 
@@ -29,10 +28,15 @@ class StatisticsProbe:
         model: The normalised model; it is not changed.
         points: Tensor and axis of each point.
         shapes: Shape of every tensor at the analysis size (for the ranks).
+        weights: Where large weights go; a file of its own if nothing is said.
     """
 
     def __init__(
-        self, model: ir.Model, points: Sequence[AxisRef], shapes: Mapping[str, tuple[int, ...]]
+        self,
+        model: ir.Model,
+        points: Sequence[AxisRef],
+        shapes: Mapping[str, tuple[int, ...]],
+        weights: WeightFile | None = None,
     ) -> None:
         self._points = list(points)
         self._sizes = [shapes[tensor][axis] for tensor, axis in self._points]
@@ -45,7 +49,7 @@ class StatisticsProbe:
         for number, (tensor, axis) in enumerate(self._points):
             _Reductions(graph, values[tensor], number, opset).append(axis, len(shapes[tensor]))
         self._shifts = [np.zeros(size) for size in self._sizes]
-        self._session = open_session(model_bytes(clone), RunOptions())
+        self._session = (weights or WeightFile()).session(clone, optimise=True)
         self._inputs = {item.name for item in self._session.get_inputs()}
 
     def centre(self, feeds: Feeds) -> None:

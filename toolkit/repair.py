@@ -18,7 +18,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxtrim.toolkit.graph.edit import Names
-from onnxtrim.toolkit.graph.execute import Probe, tensor_values
+from onnxtrim.toolkit.graph.execute import Prober, tensor_values
 from onnxtrim.toolkit.graph.groups import Analysis, Touch
 from onnxtrim.toolkit.graph.labels import AxisRef
 from onnxtrim.toolkit.graph.surgery import Keep, set_constant
@@ -77,7 +77,7 @@ def _computed_weights(analysis: Analysis) -> dict[str, NDArray[Any]]:
         if touch.role == "consumer" and touch.weight is not None
     }
     inner = [value.name for value in tensor_values(analysis.model) if value.name in names]
-    probe = Probe(analysis.model, inner, analysis.normalised.weights)
+    probe = Prober(analysis.model, analysis.normalised.weights).probe(inner)
     return probe.run(analysis.normalised.feeds)
 
 

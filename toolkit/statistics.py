@@ -231,7 +231,10 @@ def gather(
     Raises:
         InputError: The data don't fit the model, or hold NaN or infinity, or there are none.
     """
-    probe = StatisticsProbe(analysis.model, analysis.consumer_inputs(), analysis.normalised.shapes)
+    normalised = analysis.normalised
+    probe = StatisticsProbe(
+        analysis.model, analysis.consumer_inputs(), normalised.shapes, normalised.weights
+    )
     total: dict[AxisRef, Moments] = {}
     samples = 0
     for feeds, size in _batches(data, batch):

@@ -7,29 +7,33 @@ other factor is the business of a second stage on the model that the first one l
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from onnxtrim.toolkit.graph.groups import Analysis, FrozenAxis, Group, Touch
-from onnxtrim.toolkit.graph.labels import AxisRef, Classes, Index
+from onnxtrim.toolkit.graph.labels import AxisRef, Classes, Index, close
 from onnxtrim.toolkit.graph.normalise import Normalised
-from onnxtrim.toolkit.graph.propagate import Site, Step, Walk, steps, walk
+from onnxtrim.toolkit.graph.propagate import Reading, Step, Walker
 
 _ROUNDS = 3  # of the search; ends sooner when nothing improves
+_COMBINATIONS = 64  # of alternatives that are tried together
+_TOGETHER = "its slices can only leave all at once, or nothing reads them"
 
 
 @dataclass(frozen=True)
-class _Reading:
-    """The groups' axes under one choice of alternatives."""
+class _Trial:
+    """The classes under one choice of alternatives."""
 
     choices: dict[str, int]
-    found: Walk
+    readings: list[Reading]
     classes: Classes
-    members: dict[tuple[AxisRef, ...], Index]
-    prunable: int
+    units: Index
+    score: tuple[int, int]
 
 
 def analyse(normalised: Normalised, choices: Mapping[str, int] | None = None) -> Analysis:
@@ -43,8 +47,8 @@ def analyse(normalised: Normalised, choices: Mapping[str, int] | None = None) ->
         SignatureError: A rule does not fit its operator: a bug of the rule table.
     """
     search = _Search(normalised)
-    reading = search.best(inner=False) if choices is None else search.read(dict(choices))
-    return _analysis(normalised, reading)
+    trial = search.best(inner=False) if choices is None else search.read(dict(choices))
+    return _analysis(normalised, trial)
 
 
 def inner_analysis(normalised: Normalised, outer: Analysis) -> Analysis:
@@ -69,70 +73,91 @@ class _Search:
     """Tries the alternatives of nodes, those of one kind together."""
 
     def __init__(self, normalised: Normalised) -> None:
-        self.normalised = normalised
-        self.path = steps(normalised)
+        self.walker = Walker(normalised)
         self.weights = _weights(normalised)
 
-    def read(self, choices: dict[str, int]) -> _Reading:
-        found = walk(self.normalised, self.path, choices)
-        classes = found.labels.close()
-        members = _members(classes, _unit_classes(classes, found.touches))
-        axes = {name for refs in members for name, _ in refs}
-        prunable = sum(size for name, size in self.weights.items() if name in axes)
-        return _Reading(choices, found, classes, members, prunable)
+    def read(self, choices: dict[str, int]) -> _Trial:
+        readings = self.walker.walk(choices)
+        classes = close(self.walker.labels, [self.walker.borders, *(r.ties for r in readings)])
+        units = _unit_classes(classes, [touch for r in readings for touch in r.touches])
+        return _Trial(choices, readings, classes, units, self._score(classes, units))
 
-    def best(self, *, inner: bool) -> _Reading:
-        open_steps = [step for step in self.path if step.alternatives > 1]
-        start = {_name(step): step.alternatives - 1 if inner else 0 for step in open_steps}
-        best = self.read(start)
+    def _score(self, classes: Classes, units: Index) -> tuple[int, int]:
+        """Elements of the weights that can shrink, and the same counted once per such axis."""
+        free = np.zeros(len(classes.cause), np.bool_)
+        free[units] = True
+        prunable = axes = 0
+        for name, size in self.weights.items():
+            found = (classes.of((name, axis)) for axis in range(len(self.walker.shapes[name])))
+            # An axis of one class can't shrink.
+            count = sum(len(c) > 1 and bool((free[c] & (c != c[0])).any()) for c in found)
+            prunable += size * (count > 0)
+            axes += size * count
+        return prunable, axes
+
+    def best(self, *, inner: bool) -> _Trial:
+        steps = [step for step in self.walker.steps if step.alternatives > 1]
+        best = self.read({s.name: s.alternatives - 1 if inner else 0 for s in steps})
         for _ in range(_ROUNDS):
-            before = best.prunable
+            before = best.score
             failing = _failing(best)
-            if not failing:
-                break
             kinds: dict[tuple[object, ...], list[Step]] = defaultdict(list)
-            for site in failing:
-                kinds[site.step.kind].append(site.step)
-            clusters = [*kinds.values(), [site.step for site in failing], *_clusters(best, failing)]
-            for members in clusters:
-                best = self._flip(best, members)
-            if best.prunable == before:
+            for reading in failing:
+                kinds[reading.step.kind].append(reading.step)
+            for members in kinds.values():
+                best = self._flip(best, [members])
+            if failing:
+                best = self._flip(best, list(kinds.values()))
+            for cluster in _clusters(best, failing):
+                best = self._flip(best, cluster)
+            if best.score == before:
                 break
         return best
 
-    def _flip(self, best: _Reading, members: list[Step]) -> _Reading:
-        for option in range(max(step.alternatives for step in members)):
+    def _flip(self, best: _Trial, kinds: list[list[Step]]) -> _Trial:
+        """Try every combination of alternatives, or, if these are too many, equal ones."""
+        counts = [max(step.alternatives for step in members) for members in kinds]
+        options: Iterable[tuple[int, ...]] = itertools.product(*map(range, counts))
+        if math.prod(counts) > _COMBINATIONS:
+            options = ((option,) * len(kinds) for option in range(max(counts)))
+        for option in options:
             choices = best.choices | {
-                _name(step): min(option, step.alternatives - 1) for step in members
+                step.name: min(chosen, step.alternatives - 1)
+                for chosen, members in zip(option, kinds, strict=True)
+                for step in members
             }
             if choices != best.choices:
                 trial = self.read(choices)
-                if trial.prunable > best.prunable:
+                if trial.score > best.score:
                     best = trial
         return best
 
 
-def _name(step: Step) -> str:
-    return step.view.node.name or ""
+def _failing(trial: _Trial) -> list[Reading]:
+    """Nodes with alternatives of which nothing that they follow can leave."""
+    free = np.zeros(len(trial.classes.cause), np.bool_)
+    free[trial.units] = True
+    of_label = trial.classes.of_label
+
+    def fails(reading: Reading) -> bool:
+        found = of_label[reading.composite]
+        return not free[found].any() or bool((found == found[0]).all())  # one unit is none
+
+    return [reading for reading in trial.readings if reading.is_open and fails(reading)]
 
 
-def _failing(reading: _Reading) -> list[Site]:
-    """Sites of which no label ended in a group."""
-    prunable = np.zeros(len(reading.classes.cause), np.bool_)
-    for units in reading.members.values():
-        prunable[units] = True
-    of_label = reading.classes.of_label
-    return [site for site in reading.found.sites if not prunable[of_label[site.labels]].any()]
-
-
-def _clusters(reading: _Reading, failing: list[Site]) -> list[list[Step]]:
-    """Failing sites whose labels are joined."""
-    of_class: dict[int, list[Step]] = defaultdict(list)
-    for site in failing:
-        for number in np.unique(reading.classes.of_label[site.labels]):
-            of_class[int(number)].append(site.step)
-    unique = {tuple(map(_name, members)): members for members in of_class.values()}
-    return [members for members in unique.values() if len(members) > 1]
+def _clusters(trial: _Trial, failing: list[Reading]) -> list[list[list[Step]]]:
+    """Failing nodes whose labels are joined, by kind."""
+    of_class: dict[int, dict[tuple[object, ...], list[Step]]] = defaultdict(dict)
+    for reading in failing:
+        for number in np.unique(trial.classes.of_label[reading.composite]):
+            of_class[int(number)].setdefault(reading.step.kind, []).append(reading.step)
+    unique = {
+        tuple(sorted(step.name for members in kinds.values() for step in members)): kinds
+        for kinds in of_class.values()
+        if len(kinds) > 1
+    }
+    return [list(kinds.values()) for kinds in unique.values()]
 
 
 def _weights(normalised: Normalised) -> dict[str, int]:
@@ -146,23 +171,25 @@ def _weights(normalised: Normalised) -> dict[str, int]:
     }
 
 
-def _analysis(normalised: Normalised, reading: _Reading) -> Analysis:
+def _analysis(normalised: Normalised, trial: _Trial) -> Analysis:
     weights = _weights(normalised)
-    groups = tuple(_groups(normalised, reading, weights))
+    macs = {reading.step.name: reading.macs for reading in trial.readings if reading.macs}
+    groups = tuple(_groups(normalised, trial, weights, macs))
+    on_groups = {tensor for group in groups for tensor, _ in group.slices}
     return Analysis(
         normalised,
         groups,
-        tuple(_frozen(normalised, reading)),
+        tuple(_frozen(normalised, trial, on_groups)),
         sum(weights.values()),
-        reading.prunable,
-        sum(reading.found.macs.values()),
-        {site.node: reading.choices[site.node] for site in reading.found.sites},
-        reading.found.macs,
-        reading.classes,
+        sum(size for name, size in weights.items() if name in on_groups),
+        sum(macs.values()),
+        {r.step.name: trial.choices[r.step.name] for r in trial.readings if r.is_open},
+        macs,
+        trial.classes,
     )
 
 
-def _unit_classes(classes: Classes, touches: list[Touch]) -> Index:
+def _unit_classes(classes: Classes, touches: Sequence[Touch]) -> Index:
     """Classes that are free and read by a consumer."""
     consumed = np.zeros(len(classes.cause), np.bool_)
     for touch in touches:
@@ -203,32 +230,42 @@ def _members(classes: Classes, wanted: Index) -> dict[tuple[AxisRef, ...], Index
 
 
 def _groups(
-    normalised: Normalised, reading: _Reading, weights: Mapping[str, int]
+    normalised: Normalised, trial: _Trial, weights: Mapping[str, int], macs: Mapping[str, int]
 ) -> Iterator[Group]:
-    classes, taken = reading.classes, set[str]()
-    by_axis: dict[AxisRef, list[int]] = defaultdict(list)
-    for number, touch in enumerate(reading.found.touches):
-        for ref in {touch.value, touch.weight} - {None}:
-            by_axis[ref].append(number)  # type: ignore[index]
+    classes, taken = trial.classes, set[str]()
+    all_touches = [touch for reading in trial.readings for touch in reading.touches]
+    by_axis: dict[AxisRef | None, list[int]] = defaultdict(list)
+    for number, touch in enumerate(all_touches):
+        for ref in {touch.value, touch.weight}:
+            by_axis[ref].append(number)
     number_of = np.full(len(classes.cause), -1, np.int64)
-    for axes, units in reading.members.items():
+    for axes, units in _members(classes, trial.units).items():
         number_of[units] = np.arange(len(units))
         slices = {ref: number_of[classes.of(ref)] for ref in axes}
         number_of[units] = -1
         mine = sorted({number for ref in axes for number in by_axis.get(ref, ())})
-        touches = tuple(reading.found.touches[number] for number in mine)
-        name = _group_name(touches, taken)
+        touches = tuple(all_touches[number] for number in mine)
+        name = _group_name(slices, touches, weights, taken)
         taken.add(name)
         parameters = _parameters(normalised, slices, weights)
-        macs = _group_macs(reading.found.macs, touches, slices)
-        yield Group(name, len(units), slices, touches, parameters, macs)
+        yield Group(
+            name, len(units), slices, touches, parameters, _group_macs(macs, touches, slices)
+        )
 
 
-def _group_name(touches: tuple[Touch, ...], taken: set[str]) -> str:
+def _group_name(
+    slices: Mapping[AxisRef, Index],
+    touches: tuple[Touch, ...],
+    weights: Mapping[str, int],
+    taken: set[str],
+) -> str:
+    """After the weight of the first producer, which may come through transposes and joins."""
     ordered = sorted(touches, key=lambda touch: touch.role != "producer")
-    first = ordered[0]
-    name = first.weight[0] if first.weight is not None else first.value[0]
-    name = name.removesuffix(".weight")
+    refs = [touch.weight for touch in ordered if touch.weight is not None]
+    stored = [name for name, _ in refs if name in weights] or [
+        name for name, _ in slices if name in weights
+    ]
+    name = (stored or [ordered[0].value[0]])[0].removesuffix(".weight")
     unique, count = name, 2
     while unique in taken:
         unique, count = f"{name}#{count}", count + 1
@@ -260,17 +297,21 @@ def _group_macs(
     return round(sum(macs.get(node, 0) * part for node, part in share.items()))
 
 
-def _frozen(normalised: Normalised, reading: _Reading) -> Iterator[FrozenAxis]:
-    for cause in reading.found.unruled:
-        yield FrozenAxis(cause.node, cause.operator, cause.reason, cause.node)
+def _frozen(normalised: Normalised, trial: _Trial, on_groups: set[str]) -> Iterator[FrozenAxis]:
+    for reading in trial.readings:
+        if reading.step.rule is None and reading.ties.frozen:
+            cause = reading.ties.frozen[0][1]
+            yield FrozenAxis(cause.node, cause.operator, cause.reason, cause.node)
     shapes, seen = normalised.shapes, set[AxisRef]()
-    for touch in reading.found.touches:
+    for touch in (touch for reading in trial.readings for touch in reading.touches):
         ref = touch.weight
         if touch.role != "producer" or ref is None or ref in seen:
             continue
         if ref[0] not in normalised.model.graph.initializers:
             continue  # its initializer is told already
         seen.add(ref)
-        why = reading.classes.why(ref)
+        why = trial.classes.why(ref)
         if why is not None and len(shapes[ref[0]]) > 1:
             yield FrozenAxis(ref[0], why.operator, why.reason, why.node)
+        elif why is None and ref[0] not in on_groups and shapes[ref[0]][ref[1]] > 1:
+            yield FrozenAxis(ref[0], touch.operator, _TOGETHER, touch.node)

@@ -10,18 +10,17 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
-import onnx_ir.passes.common as passes
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from onnxtrim.bench.session import RunOptions, open_session, run
-from onnxtrim.export.model_io import model_bytes
 
 Feeds = Mapping[str, NDArray[Any]]
 
@@ -50,6 +49,20 @@ class WeightFile:
         Raises:
             InputError: ONNX Runtime refuses the model.
         """
+        return self.open(self.proto(model), optimise=optimise)
+
+    def open(self, proto: onnx.ModelProto, *, optimise: bool) -> ort.InferenceSession:
+        """Open a session on what `proto` gave.
+
+        Raises:
+            InputError: ONNX Runtime refuses the model.
+        """
+        return open_session(
+            proto.SerializeToString(), RunOptions(), optimise=optimise, weights=self._folder
+        )
+
+    def proto(self, model: ir.Model) -> onnx.ModelProto:
+        """Serialise a model that may be changed: its large weights move to the file."""
         for graph in model.graphs():
             for value in graph.initializers.values():
                 tensor = value.const_value
@@ -61,12 +74,7 @@ class WeightFile:
                     value.const_value = ir.Tensor(
                         tensor.numpy(), dtype=tensor.dtype, name=tensor.name
                     )
-        return open_session(
-            model_bytes(model, keep_external=True),
-            RunOptions(),
-            optimise=optimise,
-            weights=self._folder,
-        )
+        return ir.to_proto(model)
 
     def _moved(self, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
         held = self._held.get(id(tensor))
@@ -103,46 +111,69 @@ def tensor_values(model: ir.Model) -> list[ir.Value]:
     ]
 
 
-class Probe:
-    """A session that yields chosen inner tensors of a model.
+class Prober:
+    """Makes sessions that yield inner tensors of one model; it is serialised once.
 
     Optimisation is off, so that every tensor of the file exists at run time.
 
     Args:
         model: The model; it is not changed.
-        names: Names of the tensors to read.
         weights: Where large weights go; a file of its own if nothing is said.
-        shapes_only: Read the shape of each tensor instead of its values. The tensors are then
-            freed during the run, so that memory stays that of an ordinary run.
     """
 
-    def __init__(
-        self,
-        model: ir.Model,
-        names: Iterable[str],
-        weights: WeightFile | None = None,
-        *,
-        shapes_only: bool = False,
-    ) -> None:
-        self.names = list(names)
-        if not self.names:  # ONNX Runtime refuses a graph without nodes
-            return
-        clone = model.clone()
-        graph = clone.graph
-        values = {value.name: value for value in tensor_values(clone)}
-        graph.outputs.clear()
-        for name in self.names:
-            value = values[name]
-            if shapes_only:
-                node = ir.node("Shape", [value])
-                node.outputs[0].name = f"onnxtrim.shape/{name}"
-                graph.append(node)
-                value = node.outputs[0]
-            graph.outputs.append(value)
-        _drop_stale_shapes(graph)
-        passes.RemoveUnusedNodesPass()(clone)
+    def __init__(self, model: ir.Model, weights: WeightFile | None = None) -> None:
         self._weights = weights or WeightFile()
-        self._session = self._weights.session(clone, optimise=False)
+        self._proto = self._weights.proto(model.clone())
+        self._nodes = list(self._proto.graph.node)
+        del self._proto.graph.node[:], self._proto.graph.output[:]
+
+    def probe(self, names: Iterable[str], *, shapes_only: bool = False) -> Probe:
+        """A session for some tensors.
+
+        Args:
+            names: Names of the tensors to read.
+            shapes_only: Read the shape of each tensor instead of its values. The tensors are then
+                freed during the run, so that memory stays that of an ordinary run.
+
+        Raises:
+            InputError: ONNX Runtime refuses the model.
+        """
+        wanted = list(names)
+        if not wanted:  # ONNX Runtime refuses a graph without nodes
+            return Probe([], None)
+        graph = self._proto.graph
+        graph.node.extend(self._needed(wanted))
+        for name in wanted:
+            shown = f"onnxtrim.shape/{name}" if shapes_only else name
+            if shapes_only:
+                graph.node.add(op_type="Shape", input=[name], output=[shown])
+            graph.output.add(name=shown)
+        try:
+            session = self._weights.open(self._proto, optimise=False)
+        finally:
+            del graph.node[:], graph.output[:]
+        return Probe(wanted, session)
+
+    def _needed(self, names: list[str]) -> list[onnx.NodeProto]:
+        """The nodes that some tensors depend on, in order."""
+        wanted, needed = set(names), []
+        for node in reversed(self._nodes):
+            if wanted & set(node.output):
+                needed.append(node)
+                wanted |= set(_reads(node))
+        return needed[::-1]
+
+
+class Probe:
+    """A session that yields chosen inner tensors of a model.
+
+    Attributes:
+        names: Names of the tensors.
+    """
+
+    def __init__(self, names: Sequence[str], session: ort.InferenceSession | None) -> None:
+        self.names = names
+        self._session = session
 
     def run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
         """The tensors, by name.
@@ -150,16 +181,21 @@ class Probe:
         Raises:
             InputError: ONNX Runtime refuses the inputs.
         """
-        if not self.names:
+        if self._session is None:
             return {}
         wanted = {item.name for item in self._session.get_inputs()}
         used = {name: array for name, array in feeds.items() if name in wanted}
         return dict(zip(self.names, run(self._session, used, "the model"), strict=True))
 
 
-def _drop_stale_shapes(graph: ir.Graph) -> None:
-    for value in graph.outputs:
-        value.shape = None
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Names that a node reads, also within its bodies."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from _reads(inner)
+            yield from (output.name for output in graph.output)
 
 
 def static_shape(tensor: ir.TensorProtocol) -> tuple[int, ...]:
@@ -172,7 +208,7 @@ def measure_shapes(
 ) -> list[dict[str, tuple[int, ...]]]:
     """Shape of every tensor, graph inputs and initializers included, for each of these feeds."""
     names = [value.name or "" for value in tensor_values(model)]
-    probe = Probe(model, names, weights, shapes_only=True)
+    probe = Prober(model, weights).probe(names, shapes_only=True)
     stored = {
         value.name or "": static_shape(value.const_value)
         for value in model.graph.initializers.values()

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxtrim.toolkit.graph.edit import Edit
-from onnxtrim.toolkit.graph.execute import Probe, tensor_values
+from onnxtrim.toolkit.graph.execute import Prober, tensor_values
 from onnxtrim.toolkit.graph.groups import Analysis, Touch
 from onnxtrim.toolkit.graph.labels import AxisRef
 from onnxtrim.toolkit.graph.surgery import Keep
@@ -67,7 +67,7 @@ def _types(model: ir.Model, analysis: Analysis, names: set[str]) -> dict[str, np
         and (tensor := value.const_value) is not None
     }
     inner = [value.name for value in tensor_values(model) if value.name in names - types.keys()]
-    probe = Probe(model, [name for name in inner if name], analysis.normalised.weights)
+    probe = Prober(model, analysis.normalised.weights).probe(name for name in inner if name)
     found = probe.run(analysis.normalised.feeds)
     return types | {name: array.dtype for name, array in found.items()}
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from onnxtrim.toolkit.graph.execute import (
     Feeds,
-    Probe,
+    Prober,
     WeightFile,
     measure_shapes,
     tensor_values,
@@ -133,7 +133,7 @@ def _fold(
         or len(shapes[value.name or ""]) <= 1
         or int(np.prod(shapes[value.name or ""], dtype=np.int64)) <= FOLD_LIMIT
     ]
-    probe = Probe(model, small, weights)
+    probe = Prober(model, weights).probe(small)
     runs = [probe.run(feed) for feed in feeds]
     folded: set[str] = set()
     for value in values:
@@ -203,7 +203,7 @@ def _drop_zero_states(model: ir.Model, feeds: Sequence[Feeds], weights: WeightFi
         and value.name in free
     ]
     names = list(dict.fromkeys(value.name or "" for _, _, value in places if value.name in inner))
-    probe = Probe(model, names, weights)
+    probe = Prober(model, weights).probe(names)
     runs = [probe.run(feed) for feed in feeds] if names else []
     for node, index, value in places:
         array = constant_array(value)

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxtrim.toolkit.graph.groups import Touch
-from onnxtrim.toolkit.graph.labels import AxisRef, Freeze, Index, Labels
+from onnxtrim.toolkit.graph.labels import AxisRef, Freeze, Index, Labels, Ties
 from onnxtrim.toolkit.graph.node import Answer, Frozen, NodeView, Piece, Rule, Spliced
 from onnxtrim.toolkit.graph.normalise import Normalised
 from onnxtrim.toolkit.graph.rules import answer
@@ -19,6 +19,9 @@ from onnxtrim.toolkit.graph.signature import Axis, Binding, bind, followed, pars
 from onnxtrim.toolkit.graph.values import independent_values
 
 Choices = Mapping[str, int]  # node -> which of its alternatives is taken
+
+_INPUT = Freeze("", "graph input", "it is an input of the model")
+_OUTPUT = Freeze("", "graph output", "it is an output of the model")
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,11 @@ class Step:
     view: NodeView
     answer: Answer
     rule: Rule | None
+
+    @property
+    def name(self) -> str:
+        """Name of the node."""
+        return self.view.node.name or ""
 
     @property
     def alternatives(self) -> int:
@@ -42,35 +50,27 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Site:
-    """A node with alternatives, and the labels of what it follows in composite axes."""
-
-    step: Step
-    labels: Index
-
-    @property
-    def node(self) -> str:
-        """Its name."""
-        return self.step.view.node.name or ""
-
-
-@dataclass
-class Walk:
-    """What a walk found.
+class Reading:
+    """What one alternative of a node says.
 
     Attributes:
-        labels: Ties and freezes.
-        touches: Who produces, carries and consumes.
-        macs: Multiply-accumulates by node.
-        unruled: Nodes without a rule.
-        sites: Nodes that could be read in other ways.
+        step: The node.
+        ties: What it ties and freezes.
+        touches: Whom it makes producer, carrier and consumer.
+        macs: Its multiply-accumulates.
+        composite: Labels of what it follows within composite axes.
     """
 
-    labels: Labels
-    touches: list[Touch] = field(default_factory=list)
-    macs: dict[str, int] = field(default_factory=dict)
-    unruled: list[Freeze] = field(default_factory=list)
-    sites: list[Site] = field(default_factory=list)
+    step: Step
+    ties: Ties
+    touches: tuple[Touch, ...] = ()
+    macs: int = 0
+    composite: Index = field(default_factory=lambda: np.empty(0, np.int64))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether another alternative could follow something else."""
+        return self.step.alternatives > 1 and len(self.composite) > 0
 
 
 def steps(normalised: Normalised) -> list[Step]:
@@ -96,120 +96,120 @@ def steps(normalised: Normalised) -> list[Step]:
     return result
 
 
-def walk(normalised: Normalised, path: list[Step], choices: Choices) -> Walk:
-    """Tie and freeze the labels of a model.
+class Walker:
+    """Reads nodes, each alternative once: a search asks for the same ones again and again."""
 
-    Args:
-        normalised: The model.
-        path: What :func:`steps` returned for it.
-        choices: Which alternative each node takes; the first where nothing is said.
-
-    Raises:
-        SignatureError: A rule does not fit its operator: a bug of the rule table.
-    """
-    return _Walker(normalised).run(path, choices)
-
-
-class _Walker:
     def __init__(self, normalised: Normalised) -> None:
         self.shapes = normalised.shapes
         self.graph = normalised.model.graph
-        self.constants = independent_values(self.graph)[1]  # weights, also transposed ones
+        self.steps = steps(normalised)
         self.labels = Labels(self.shapes)
-        self.found = Walk(self.labels)
-
-    def run(self, path: list[Step], choices: Choices) -> Walk:
+        self._constants = independent_values(self.graph)[1]  # weights, also transposed ones
+        self._read: dict[tuple[int, int], Reading] = {}
+        self.borders = Ties("")
         for value in self.graph.inputs:
-            self._freeze(value, Freeze("", "graph input", "it is an input of the model"))
-        for step in path:
-            self._step(step, choices.get(step.view.node.name or "", 0))
+            self._freeze(self.borders, value, _INPUT)
         for value in self.graph.outputs:
-            self._freeze(value, Freeze("", "graph output", "it is an output of the model"))
-        return self.found
+            self._freeze(self.borders, value, _OUTPUT)
 
-    def _step(self, step: Step, choice: int) -> None:
+    def walk(self, choices: Choices) -> list[Reading]:
+        """Read every node.
+
+        Args:
+            choices: Which alternative each node takes; the first where nothing is said.
+
+        Raises:
+            SignatureError: A rule does not fit its operator: a bug of the rule table.
+        """
+        found = []
+        for number, step in enumerate(self.steps):
+            choice = choices.get(step.name, 0) if step.alternatives > 1 else 0
+            reading = self._read.get((number, choice))
+            if reading is None:
+                reading = self._read[number, choice] = self._reading(step, choice)
+            found.append(reading)
+        return found
+
+    def _reading(self, step: Step, choice: int) -> Reading:
         node, said = step.view.node, step.answer
+        ties = Ties(step.name)
         if isinstance(said, Frozen):
-            cause = Freeze(node.name or "", node.op_type, said.reason)
-            self._freeze_all(node, cause)
-            if step.rule is None:
-                self.found.unruled.append(cause)
+            self._freeze_all(ties, node, Freeze(step.name, node.op_type, said.reason))
         elif isinstance(said, Spliced):
             for piece in said.pieces:
-                self._splice(node, piece, step.rule)
+                self._splice(ties, node, piece, step.rule)
         else:
-            self._apply(step, said[choice] if isinstance(said, tuple) else said)
+            return self._apply(step, ties, said[choice] if isinstance(said, tuple) else said)
+        return Reading(step, ties)
 
-    def _freeze(self, value: ir.Value | None, cause: Freeze) -> None:
+    def _freeze(self, ties: Ties, value: ir.Value | None, cause: Freeze) -> None:
         if value is not None and value.name in self.shapes:
             for axis in range(len(self.shapes[value.name])):
-                self.labels.freeze(self.labels.of((value.name, axis)), cause)
+                ties.freeze(self.labels.of((value.name, axis)), cause)
 
-    def _freeze_all(self, node: ir.Node, cause: Freeze) -> None:
+    def _freeze_all(self, ties: Ties, node: ir.Node, cause: Freeze) -> None:
         for value in (*node.inputs, *node.outputs):
-            self._freeze(value, cause)
+            self._freeze(ties, value, cause)
         for attribute in node.attributes.values():
             for graph in _subgraphs(attribute):
                 for inner in graph.all_nodes():
                     for value in inner.inputs:  # captured values of the outer graph
-                        self._freeze(value, cause)
+                        self._freeze(ties, value, cause)
                 for value in graph.outputs:
-                    self._freeze(value, cause)
+                    self._freeze(ties, value, cause)
 
-    def _splice(self, node: ir.Node, piece: Piece, rule: Rule | None) -> None:
+    def _splice(self, ties: Ties, node: ir.Node, piece: Piece, rule: Rule | None) -> None:
         value = node.inputs[piece.operand]
         source = value.name or "" if value is not None else ""
         target, name = node.outputs[piece.output].name or "", node.name or ""
         for a, b in piece.passes:
-            self.labels.tie(self.labels.of((source, a)), self.labels.of((target, b)), name)
+            ties.tie(self.labels.of((source, a)), self.labels.of((target, b)))
         for move in piece.moves:
             taken = self.labels.of((source, move.source))[move.taken]
-            self.labels.tie(taken, self.labels.of((target, move.target))[move.put], name)
+            ties.tie(taken, self.labels.of((target, move.target))[move.put])
         cause = Freeze(name, node.op_type, rule.why if rule is not None else "")
         for axis, positions in piece.frozen_inputs:
             labels = self.labels.of((source, axis))
-            self.labels.freeze(labels if positions is None else labels[positions], cause)
+            ties.freeze(labels if positions is None else labels[positions], cause)
         for axis in piece.frozen_outputs:
-            self.labels.freeze(self.labels.of((target, axis)), cause)
+            ties.freeze(self.labels.of((target, axis)), cause)
 
-    def _apply(self, step: Step, text: str) -> None:
+    def _apply(self, step: Step, ties: Ties, text: str) -> Reading:
         view, rule = step.view, step.rule
-        name = view.node.name or ""
         sizes = rule.sizes(view) if rule is not None else {}
         binding = bind(parse(text), view.inputs, view.outputs, sizes)
         occurrences: dict[str, list[tuple[str, int, AxisRef]]] = defaultdict(list)
         representative: dict[str, Index] = {}
-        cause = Freeze(name, view.node.op_type, rule.why if rule is not None else "")
-        composite: list[Index] = []
+        cause = Freeze(step.name, view.node.op_type, rule.why if rule is not None else "")
+        composite = [np.empty(0, np.int64)]
         for side, index, tensor, axes in _operands(view, binding):
             for axis, letters in enumerate(axes):
                 if self.shapes[tensor][axis] == 1:
                     continue
                 letter = followed(letters)
                 if letter is None or binding.sizes[letter] == 1:
-                    self.labels.freeze(self.labels.of((tensor, axis)), cause)
+                    ties.freeze(self.labels.of((tensor, axis)), cause)
                     continue
                 ref = (tensor, axis)
                 reads = side == "in" and (index, axis) in binding.reads
                 occurrences[letter].append(("read" if reads else side, index, ref))
-                self._tie(representative, letter, letters, ref, binding, name)
+                self._tie(ties, representative, letter, letters, ref, binding)
                 if len(letters) > 1:
                     composite.append(representative[letter])
-        for found in occurrences.values():
-            self._record(view.node, found)
-        if rule is not None and rule.macs is not None:
-            self.found.macs[name] = rule.macs(binding)
-        if step.alternatives > 1 and composite:
-            self.found.sites.append(Site(step, np.concatenate(composite)))
+        touches = [
+            touch for found in occurrences.values() for touch in self._roles(view.node, found, ties)
+        ]
+        macs = rule.macs(binding) if rule is not None and rule.macs is not None else 0
+        return Reading(step, ties, tuple(touches), macs, np.concatenate(composite))
 
     def _tie(
         self,
+        ties: Ties,
         representative: dict[str, Index],
         letter: str,
         letters: Axis,
         ref: AxisRef,
         binding: Binding,
-        node: str,
     ) -> None:
         size = binding.sizes[letter]
         labels = self.labels.of(ref)
@@ -220,50 +220,37 @@ class _Walker:
                 binding.sizes[other] for other in letters[letters.index(letter) + 1 :]
             )
             unit = np.arange(len(labels)) // inner % size
-            self.labels.tie(labels, representative[letter][unit], node)
+            ties.tie(labels, representative[letter][unit])
         elif letter in representative:
-            self.labels.tie(labels, representative[letter], node)
+            ties.tie(labels, representative[letter])
         else:
             representative[letter] = labels
 
-    def _record(self, node: ir.Node, found: list[tuple[str, int, AxisRef]]) -> None:
-        """Say which role the node plays for the slices of one letter."""
+    def _roles(
+        self, node: ir.Node, found: list[tuple[str, int, AxisRef]], ties: Ties
+    ) -> Iterator[Touch]:
+        """Which role the node plays for the slices of one letter."""
+        name, operator = node.name or "", node.op_type
         inputs = [(index, ref) for side, index, ref in found if side == "in"]
         outputs = [ref for side, _, ref in found if side == "out"]
-        weights = [(i, ref) for i, ref in inputs if self._is_weight(ref[0])]
-        activations = [(i, ref) for i, ref in inputs if not self._is_weight(ref[0])]
+        weights = [(i, ref) for i, ref in inputs if ref[0] in self._constants]
+        activations = [(i, ref) for i, ref in inputs if ref[0] not in self._constants]
         operand, weight = weights[0] if weights else (-1, None)
         if inputs and not outputs and not activations:
-            cause = Freeze(node.name or "", node.op_type, "it is contracted between constants")
-            self.labels.freeze(self.labels.of(inputs[0][1]), cause)
+            cause = Freeze(name, operator, "it is contracted between constants")
+            ties.freeze(self.labels.of(inputs[0][1]), cause)
         elif inputs and not outputs:
             for index, ref in activations:
-                self._touch(node, "consumer", ref, index, weight, operand)
+                yield Touch(name, operator, "consumer", ref, index, weight, operand)
         elif activations and outputs:
             for index, ref in activations:
                 for operand, weight in weights:
-                    self._touch(node, "carrier", ref, index, weight, operand)
+                    yield Touch(name, operator, "carrier", ref, index, weight, operand)
         elif weights and outputs:
-            self._touch(node, "producer", outputs[0], -1, weight, operand)
+            yield Touch(name, operator, "producer", outputs[0], -1, weight, operand)
         for side, index, ref in found:
             if side == "read" and outputs:  # what is read is the node's own output
-                self._touch(node, "consumer", outputs[0], -1, ref, index)
-
-    def _is_weight(self, name: str) -> bool:
-        return name in self.constants
-
-    def _touch(
-        self,
-        node: ir.Node,
-        role: str,
-        value: AxisRef,
-        operand: int,
-        weight: AxisRef | None,
-        weight_operand: int,
-    ) -> None:
-        self.found.touches.append(
-            Touch(node.name or "", node.op_type, role, value, operand, weight, weight_operand)
-        )
+                yield Touch(name, operator, "consumer", outputs[0], -1, ref, index)
 
 
 def _operands(view: NodeView, binding: Binding) -> Iterator[tuple[str, int, str, tuple[Axis, ...]]]:

@@ -445,6 +445,7 @@ RULES: dict[str, Rule] = {
     "Concat": Rule(splice.concat),
     "Gather": Rule(splice.gather, resize=splice.cut_gather, why="its indices look into this axis"),
     "GatherElements": Rule(_gather_elements, why="its indices look into this axis"),
+    "GatherND": Rule(splice.gather_nd, resize=splice.cut_gather),
     "OneHot": Rule(_one_hot, why=_MAKES),
     "Pad": Rule(splice.pad, resize=splice.cut_pad, why="it is padded with copies of itself"),
     "Slice": Rule(splice.slice_, resize=splice.cut_slice, why="its bounds are computed"),

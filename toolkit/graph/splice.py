@@ -100,6 +100,19 @@ def gather(view: NodeView) -> Answer:
     return Spliced((Piece(0, 0, passes, (Move(axis, axis, taken, np.arange(len(taken))),)),))
 
 
+def gather_nd(view: NodeView) -> Answer:
+    """With constant indices of length 1: a Gather on the first axis."""
+    data, indices = view.inputs[0], view.inputs[1]
+    if data is None or indices is None or view.attribute("batch_dims", 0) or indices[-1] != 1:
+        return Frozen("its indices look into several axes")
+    array = view.constant(1, "indices")
+    if array is None or array.ndim != 2:
+        return Frozen("its indices have more than one axis")
+    taken = np.asarray(array, np.int64).ravel() % data[0]
+    move = Move(0, 0, taken, np.arange(len(taken)))
+    return Spliced((Piece(0, 0, _others(len(data), 0), (move,)),))
+
+
 def pad(view: NodeView) -> Answer:
     """Padded positions are new slices that can leave too; negative pads cut."""
     shape, out = view.inputs[0], view.outputs[0]
@@ -191,6 +204,8 @@ def cut_gather(edit: Edit, node: ir.Node) -> None:
     taken = np.asarray(array, np.int64) % len(kept)
     order = np.cumsum(kept) - 1
     new = order[taken[kept[taken]]] if taken.ndim else order[taken]
+    if node.op_type == "GatherND":
+        new = new.reshape(-1, 1)
     wanted = f"{node.outputs[0].name}/indices"
     node.replace_input_with(1, edit.constant(wanted, np.asarray(new, array.dtype)))
 
