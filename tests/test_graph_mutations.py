@@ -12,12 +12,14 @@ import pytest
 from numpy.typing import NDArray
 
 from onnxtrim.bench.errors import OnnxtrimError, SelfCheckError
-from onnxtrim.toolkit.graph import analyse as analyse_module
 from onnxtrim.toolkit.graph import selfcheck, surgery
-from onnxtrim.toolkit.graph.node import Answer, NodeView, Rule
+from onnxtrim.toolkit.graph.labels import AxisRef, Index, Ties
+from onnxtrim.toolkit.graph.node import Answer, NodeView, Rule, Spliced
+from onnxtrim.toolkit.graph.propagate import Walker
 from onnxtrim.toolkit.graph.rules import RULES
 from onnxtrim.toolkit.graph.selfcheck import self_check
-from onnxtrim.toolkit.graph.signature import SignatureError
+from onnxtrim.toolkit.graph.signature import Binding, SignatureError
+from onnxtrim.toolkit.graph.splice import concat
 from onnxtrim.toolkit.prepare import Prepared
 from tests.nets import prepared
 from tests.zoo import ZOO
@@ -64,30 +66,33 @@ def transpose_inverse(view: NodeView) -> Answer:
 
 
 def concat_reversed(patch: pytest.MonkeyPatch) -> None:
-    original = analyse_module._Propagation._join
+    def turned(view: NodeView) -> Answer:
+        found = concat(replace(view, inputs=view.inputs[::-1]))
+        assert isinstance(found, Spliced)
+        last = len(view.inputs) - 1
+        return Spliced(tuple(replace(p, operand=last - p.operand) for p in found.pieces))
 
-    class Reversed:
-        def __init__(self, node: Any) -> None:
-            self.inputs, self.outputs = node.inputs[::-1], node.outputs
-
-    def join(self: Any, node: Any, joined: int) -> None:
-        original(self, Reversed(node), joined)  # type: ignore[arg-type]
-
-    patch.setattr(analyse_module._Propagation, "_join", join)
+    patch.setitem(RULES, "Concat", replace(RULES["Concat"], answer=turned))
 
 
 def flatten_tiled(patch: pytest.MonkeyPatch) -> None:
     """Channel i at positions i, i + C, … instead of i·HW … (i+1)·HW - 1."""
 
     def tie(
-        self: Any, seen: dict[str, Any], letter: str, letters: Any, ref: Any, binding: Any
+        self: Walker,
+        ties: Ties,
+        seen: dict[str, Index],
+        letter: str,
+        letters: Any,
+        ref: AxisRef,
+        binding: Binding,
     ) -> None:
         labels, size = self.labels.of(ref), binding.sizes[letter]
         if letter not in seen:
             seen[letter] = self.labels.fresh(size)
-        self.labels.tie(labels, seen[letter][np.arange(len(labels)) % size])
+        ties.tie(labels, seen[letter][np.arange(len(labels)) % size])
 
-    patch.setattr(analyse_module._Propagation, "_tie", tie)
+    patch.setattr(Walker, "_tie", tie)
 
 
 def wrong_order(patch: pytest.MonkeyPatch) -> None:
