@@ -143,5 +143,6 @@ def test_a_plan_that_would_empty_a_group_warns(tmp_path: Path) -> None:
     assert plan.warnings == (
         "group 'fc1': all 6 units are below the thresholds; the best one stays",
     )
-    assert plan.keep()["fc1"].sum() == 1
-    assert plan.keep()["fc1"][[4, 5]].any()
+    (removal,) = plan.removals
+    assert removal.mask().sum() == 1
+    assert removal.mask()[[4, 5]].any()

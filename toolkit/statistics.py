@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from onnxtrim.bench.data import DataSource
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.files import atomic_path
+from onnxtrim.toolkit.graph.edit import Positions
 from onnxtrim.toolkit.graph.groups import Analysis, Group
 from onnxtrim.toolkit.graph.labels import AxisRef
 from onnxtrim.toolkit.probe import StatisticsProbe
@@ -93,6 +94,10 @@ class Moments:
             np.maximum(self.high, other.high),
         )
 
+    def cut(self, stays: NDArray[np.bool_]) -> Moments:
+        """Statistics of some positions."""
+        return replace(self, **{field: getattr(self, field)[stays] for field in _FIELDS})
+
     def pool(self, units: NDArray[np.int64], count: int) -> Moments:
         """Statistics of units that each lie on one or several positions.
 
@@ -143,6 +148,18 @@ class Statistics:
             for ref in group.consumer_inputs()
             if ref in group.slices
         ]
+
+    def cut(self, stays: Positions) -> Statistics:
+        """The statistics of what a stage leaves.
+
+        Args:
+            stays: For every axis that lost positions, which of them stay.
+        """
+        points = {
+            ref: moments.cut(stays[ref]) if ref in stays else moments
+            for ref, moments in self.points.items()
+        }
+        return replace(self, points=points)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an ``.npz`` file, whole or not at all, the same bytes for the same numbers."""

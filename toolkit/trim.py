@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,15 +20,19 @@ from onnxtrim.bench.size import model_size
 from onnxtrim.export.model_io import model_bytes, save_model
 from onnxtrim.toolkit.criteria import Threshold
 from onnxtrim.toolkit.graph.analyse import analyse
-from onnxtrim.toolkit.graph.normalise import normalise
+from onnxtrim.toolkit.graph.groups import Analysis
+from onnxtrim.toolkit.graph.normalise import remeasure
 from onnxtrim.toolkit.graph.selfcheck import SelfCheck, self_check
 from onnxtrim.toolkit.graph.surgery import (
+    Keep,
     count_parameters,
     parameters_after,
+    positions,
     remove_units,
     share_again,
 )
-from onnxtrim.toolkit.plan import Plan, make_plan
+from onnxtrim.toolkit.limits import Limits
+from onnxtrim.toolkit.plan import Plan, first_analysis, make_plan
 from onnxtrim.toolkit.prepare import Calibration, Feeds, Prepared, prepare
 from onnxtrim.toolkit.repair import Repaired, fold_means
 from onnxtrim.toolkit.statistics import Progress, Statistics, gather
@@ -126,6 +131,9 @@ def trim(
     std_below: float,
     absolute: bool = False,
     repair: str = "mean",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    align: int = 1,
     example_inputs: tuple[Any, ...] | None = None,
     batch: int = 256,
     progress: Progress | None = None,
@@ -141,6 +149,10 @@ def trim(
         absolute: Compare the absolute value of the mean.
         repair: ``"mean"`` folds the means of what leaves into the next bias; ``"none"`` is the
             published form.
+        include: Globs; only groups that are called so, or whose producing nodes or parameters
+            are, lose units.
+        exclude: Globs; groups that are called so stay whole.
+        align: Every axis of a weight keeps a multiple of this many positions, or all.
         example_inputs: Inputs with which a torch module is exported.
         batch: Calibration samples per run.
         progress: Called with a word, the samples done and their number if known.
@@ -153,42 +165,44 @@ def trim(
     if repair not in REPAIRS:
         raise InputError(f"repair {repair!r}: must be one of {', '.join(REPAIRS)}")
     criterion = Threshold(mean_below, std_below, absolute)
-    if not isinstance(model, str | os.PathLike):
-        return _trim_module(model, calibration, example_inputs, criterion, repair, batch, progress)
-    prepared, data = prepare(model, calibration)
-    assert data is not None  # there are calibration data
-    statistics = gather(prepared.analysis, data, prepared.sha256, batch=batch, progress=progress)
-    plan = make_plan(prepared.analysis, statistics, criterion)
-    require_removals(prepared, plan, statistics)
-    return apply_plan(prepared, plan, statistics if repair == "mean" else None, data)
+    limits = Limits(tuple(include), tuple(exclude), align)
+    with _as_file(model, example_inputs) as path:
+        return _trim_file(path, calibration, criterion, limits, repair, batch, progress)
 
 
-def _trim_module(
-    module: torch.nn.Module,
+def _trim_file(
+    path: str | os.PathLike[str],
     calibration: Calibration,
-    example_inputs: tuple[Any, ...] | None,
     criterion: Threshold,
+    limits: Limits,
     repair: str,
     batch: int,
     progress: Progress | None,
 ) -> TrimResult:
+    prepared, data = prepare(path, calibration)
+    assert data is not None  # there are calibration data
+    statistics = gather(prepared.analysis, data, prepared.sha256, batch=batch, progress=progress)
+    plan = make_plan(prepared.analysis, statistics, criterion, limits)
+    require_removals(prepared, plan, statistics)
+    return apply_plan(prepared, plan, statistics if repair == "mean" else None, data)
+
+
+@contextlib.contextmanager
+def _as_file(
+    model: str | os.PathLike[str] | torch.nn.Module, example_inputs: tuple[Any, ...] | None
+) -> Iterator[str | os.PathLike[str]]:
+    """A file as it is; a torch module is exported to a temporary one."""
+    if isinstance(model, str | os.PathLike):
+        yield model
+        return
     from onnxtrim.export.from_torch import export_module
 
     if example_inputs is None:
         raise InputError("a torch module needs example_inputs=(tensor, ...) for its export")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "module.onnx"
-        export_module(module, example_inputs, path)
-        return trim(
-            path,
-            calibration,
-            mean_below=criterion.mean_below,
-            std_below=criterion.std_below,
-            absolute=criterion.absolute,
-            repair=repair,
-            batch=batch,
-            progress=progress,
-        )
+        export_module(model, example_inputs, path)
+        yield path
 
 
 def require_removals(prepared: Prepared, plan: Plan, statistics: Statistics) -> None:
@@ -218,20 +232,77 @@ def apply_plan(
     plan: Plan,
     statistics: Statistics | None = None,
     data: DataSource | None = None,
+    *,
+    deep: bool = True,
 ) -> TrimResult:
-    """Repair, cut and check.
+    """Repair, cut and check, stage by stage.
 
     Args:
         prepared: The analysed model.
         plan: What leaves; an empty plan gives the normalised model.
         statistics: For the mean folding; ``None`` leaves the consumers as they are.
         data: Calibration data, to measure the divergence of the outputs.
+        deep: Let the self-check compare every inner tensor, not only the outputs.
 
     Raises:
+        InputError: The plan does not fit the model.
         SelfCheckError: The pruned model is not the masked original.
         WorkError: Surgery and plan disagree on the number of parameters.
     """
-    analysis, keep = prepared.analysis, plan.keep()
+    original = prepared.analysis
+    analysis = first_analysis(original, plan.stages[0]) if plan.stages else original
+    cut = _Cut(original.model.clone(), SelfCheck(0.0, 0.0, 0), ())
+    if not plan.stages:
+        share_again(cut.model, original.normalised.copies)
+    for number, stage in enumerate(plan.stages):
+        if number:
+            analysis = analyse(remeasure(analysis.normalised, cut.model), stage.choices)
+        keep = stage.keep(analysis, "the plan")
+        is_last = number == len(plan.stages) - 1
+        cut = _cut(analysis, keep, statistics, prepared.feeds, cut, deep=deep, share=is_last)
+        if statistics is not None:
+            statistics = statistics.cut(positions(analysis, keep))
+    _describe(cut.model, prepared, plan)
+    groups = {group.name: Change(group.units, group.units) for group in original.groups}
+    groups |= {
+        removal.group: Change(removal.units, removal.units - len(removal.remove))
+        for removal in plan.removals
+    }
+    macs = analyse(remeasure(original.normalised, cut.model), {}).macs if plan.stages else None
+    return TrimResult(
+        cut.model,
+        plan,
+        prepared.path,
+        Change(original.parameters, count_parameters(cut.model)),
+        Change(model_size(prepared.path).initializer_bytes, _initializer_bytes(cut.model)),
+        Change(original.macs, original.macs if macs is None else macs),
+        groups,
+        cut.check,
+        None if data is None else divergence(prepared, cut.model, data),
+        (*plan.warnings, *(f"not repaired: {text}" for text in cut.skipped)),
+    )
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A model after some stages, with what the self-checks saw and what could not be repaired."""
+
+    model: ir.Model
+    check: SelfCheck
+    skipped: tuple[str, ...]
+
+
+def _cut(
+    analysis: Analysis,
+    keep: Keep,
+    statistics: Statistics | None,
+    feeds: list[Feeds],
+    before: _Cut,
+    *,
+    deep: bool,
+    share: bool,
+) -> _Cut:
+    """One stage: repair the consumers, take the units out, check."""
     if statistics is None:
         repaired = Repaired(analysis.model)
     else:
@@ -241,28 +312,10 @@ def apply_plan(
     found = count_parameters(pruned)
     if expected != found:
         raise WorkError(f"surgery left {found} parameters where the plan says {expected}")
-    share_again(pruned, analysis.normalised.copies)
-    check = self_check(repaired.model, pruned, analysis, keep, prepared.feeds)
-    _describe(pruned, prepared, plan)
-    first = prepared.analysis.normalised.feeds
-    macs = analyse(normalise(pruned, [first])).macs
-    return TrimResult(
-        pruned,
-        plan,
-        prepared.path,
-        Change(analysis.parameters, count_parameters(pruned)),
-        Change(model_size(prepared.path).initializer_bytes, _initializer_bytes(pruned)),
-        Change(analysis.macs, macs),
-        {
-            group.name: Change(group.units, int(keep[group.name].sum()))
-            if group.name in keep
-            else Change(group.units, group.units)
-            for group in analysis.groups
-        },
-        check,
-        None if data is None else divergence(prepared, pruned, data),
-        (*plan.warnings, *(f"not repaired: {text}" for text in repaired.skipped)),
-    )
+    if share:
+        share_again(pruned, analysis.normalised.copies)
+    check = self_check(repaired.model, pruned, analysis, keep, feeds, deep=deep)
+    return _Cut(pruned, check.joined(before.check), (*before.skipped, *repaired.skipped))
 
 
 def _describe(model: ir.Model, prepared: Prepared, plan: Plan) -> None:

@@ -8,10 +8,8 @@ from typing import Any
 import click
 
 from onnxtrim.bench.data import DataSource
-from onnxtrim.bench.errors import InputError
 from onnxtrim.toolkit.cli.common import (
     MODEL,
-    Report,
     check_output,
     out,
     parse_shapes,
@@ -24,7 +22,8 @@ from onnxtrim.toolkit.cli.common import (
     with_shape,
 )
 from onnxtrim.toolkit.criteria import Threshold
-from onnxtrim.toolkit.plan import make_plan
+from onnxtrim.toolkit.limits import Limits
+from onnxtrim.toolkit.plan import Plan, make_plan
 from onnxtrim.toolkit.prepare import Prepared, prepare
 from onnxtrim.toolkit.statistics import Statistics, gather
 from onnxtrim.toolkit.trim import apply_plan, require_removals
@@ -42,10 +41,8 @@ from onnxtrim.toolkit.trim import apply_plan, require_removals
     type=click.Path(path_type=Path),
     help="Statistics that 'onnxtrim stats' gathered, instead of --data.",
 )
-@click.option("--mean-below", type=float, required=True, help="Threshold on a unit's mean.")
-@click.option(
-    "--std-below", type=float, required=True, help="Threshold on a unit's standard deviation."
-)
+@click.option("--mean-below", type=float, help="Threshold on a unit's mean.")
+@click.option("--std-below", type=float, help="Threshold on a unit's standard deviation.")
 @click.option("--absolute", is_flag=True, help="Compare |mean| (for activations that go negative).")
 @click.option(
     "--repair/--no-repair",
@@ -53,9 +50,44 @@ from onnxtrim.toolkit.trim import apply_plan, require_removals
     show_default=True,
     help="Fold the mean of what leaves into the next bias; --no-repair is the published rule.",
 )
-@click.option("--plan", type=click.Path(path_type=Path), help="Also write the plan here (JSON).")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Model to write."
+    "--include",
+    multiple=True,
+    metavar="GLOB",
+    help="Prune only groups that are called so, or whose producing nodes or parameters are.",
+)
+@click.option(
+    "--exclude", multiple=True, metavar="GLOB", help="Leave groups that are called so whole."
+)
+@click.option(
+    "--align",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Keep a multiple of this many positions on every axis of a weight.",
+)
+@click.option("--plan", type=click.Path(path_type=Path), help="Also write the plan here (JSON).")
+@click.option("--plan-only", is_flag=True, help="Write the plan to --output, and no model.")
+@click.option(
+    "--apply",
+    "applied",
+    type=click.Path(path_type=Path),
+    metavar="PLAN",
+    help="Remove what this plan says; --data or --stats are then only for the repair.",
+)
+@click.option(
+    "--check",
+    type=click.Choice(["deep", "outputs"]),
+    default="deep",
+    show_default=True,
+    help="What the self-check compares: every inner tensor, or the outputs (for huge models).",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Model to write, or plan with --plan-only.",
 )
 @with_shape
 @with_json
@@ -63,11 +95,17 @@ def command(
     model: Path,
     data: str | None,
     stats: Path | None,
-    mean_below: float,
-    std_below: float,
+    mean_below: float | None,
+    std_below: float | None,
     absolute: bool,
     repair: bool,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    align: int,
     plan: Path | None,
+    plan_only: bool,
+    applied: Path | None,
+    check: str,
     output: Path,
     shapes: tuple[str, ...],
     as_json: bool,
@@ -82,18 +120,40 @@ def command(
     Example:
       onnxtrim prune model.onnx --data calib.npz --mean-below 0.1 --std-below 0.4 -o small.onnx
       onnxtrim compare model.onnx small.onnx --eval test.npz
+
+    \b
+    A plan first, to look at or to apply on another machine:
+      onnxtrim prune model.onnx --stats s.npz --mean-below 0.1 --std-below 0.4 \\
+        --plan-only -o plan.json
+      onnxtrim prune model.onnx --apply plan.json -o small.onnx
     """
-    if (data is None) == (stats is None):
-        raise click.UsageError("give either --data or --stats")
-    criterion = Threshold(mean_below, std_below, absolute)
-    check_output(output, model, stats, None if data is None else Path(data))
-    check_output(plan, model, stats, output)
+    wanted = None
+    if applied is None:
+        wanted = _wanted(data, stats, mean_below, std_below, absolute)
+        limits = Limits(include, exclude, align)
+    elif (mean_below, std_below) != (None, None) or include or exclude or align > 1 or plan_only:
+        raise click.UsageError("--apply takes everything from the plan: leave the criterion out")
+    elif data is not None and stats is not None:
+        raise click.UsageError("give --data or --stats, not both")
+    inputs = (model, stats, applied, None if data is None else Path(data))
+    check_output(output, *inputs)
+    check_output(plan, *inputs, output)
     prepared, source = prepare(model, data, sizes=parse_shapes(shapes))
-    with progress_bar() as report:
-        statistics = _statistics(prepared, source, stats, report)
-    chosen = make_plan(prepared.analysis, statistics, criterion)
-    require_removals(prepared, chosen, statistics)
-    result = apply_plan(prepared, chosen, statistics if repair else None, source)
+    statistics = _statistics(prepared, source, stats)
+    if wanted is None or statistics is None:
+        assert applied is not None  # else there are data or statistics
+        chosen = Plan.load(applied)
+        chosen.require(prepared.analysis, prepared.sha256, str(applied))
+    else:
+        chosen = make_plan(prepared.analysis, statistics, wanted, limits)
+        require_removals(prepared, chosen, statistics)
+    if plan_only:
+        chosen.save(output)
+        _report_plan(chosen, model, output, as_json)
+        return
+    result = apply_plan(
+        prepared, chosen, statistics if repair else None, source, deep=check == "deep"
+    )
     result.save(output)
     if plan is not None:
         chosen.save(plan)
@@ -106,16 +166,44 @@ def command(
     say(f"written: {output}; next: onnxtrim compare {model} {output} --eval test.npz")
 
 
+def _wanted(
+    data: str | None,
+    stats: Path | None,
+    mean_below: float | None,
+    std_below: float | None,
+    absolute: bool,
+) -> Threshold:
+    if (data is None) == (stats is None):
+        raise click.UsageError("give either --data or --stats")
+    if mean_below is None or std_below is None:
+        raise click.UsageError("give --mean-below and --std-below, or a plan with --apply")
+    return Threshold(mean_below, std_below, absolute)
+
+
 def _statistics(
-    prepared: Prepared, source: DataSource | None, stats: Path | None, report: Report | None
-) -> Statistics:
+    prepared: Prepared, source: DataSource | None, stats: Path | None
+) -> Statistics | None:
     if source is not None:
-        return gather(prepared.analysis, source, prepared.sha256, progress=report)
+        with progress_bar() as report:
+            return gather(prepared.analysis, source, prepared.sha256, progress=report)
     if stats is None:
-        raise InputError("no statistics")
+        return None
     statistics = Statistics.load(stats)
     statistics.require(prepared.analysis, prepared.sha256, str(stats))
     return statistics
+
+
+def _report_plan(plan: Plan, model: Path, output: Path, as_json: bool) -> None:
+    warn(plan.warnings)
+    if as_json:
+        print_json({**plan.to_json(), "output": str(output)})
+    else:
+        rows = [
+            [removal.group, f"{removal.units:,}", f"{removal.units - len(removal.remove):,}"]
+            for removal in plan.removals
+        ]
+        out().print(table("Plan", ["group", "units", "stay"], rows))
+    say(f"written: {output}; next: onnxtrim prune {model} --apply {output} -o small.onnx")
 
 
 def _print(value: dict[str, Any]) -> None:
@@ -134,6 +222,11 @@ def _print(value: dict[str, Any]) -> None:
         f"self-check passed: {check['tensors']} tensors equal the masked original within"
         f" {check['max_error']:.1e}; the removal moves the output by {check['effect']:.1%}"
     )
+    if check["effect"] == 0:
+        console.print(
+            "the removal moved no output that the self-check saw, so it proves little;"
+            " give real inputs with --data"
+        )
     if value["divergence"] is not None:
         console.print(f"divergence of the outputs on calibration data: {value['divergence']:.3g}")
 

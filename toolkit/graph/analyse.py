@@ -41,32 +41,30 @@ def analyse(normalised: Normalised, choices: Mapping[str, int] | None = None) ->
 
     Args:
         normalised: The model with its shapes at the smallest batch.
-        choices: Which alternative each node takes, as in an earlier analysis; a search otherwise.
+        choices: Which alternative each node takes, as in an earlier analysis; then there is no
+            search, and no second stage.
 
     Raises:
         SignatureError: A rule does not fit its operator: a bug of the rule table.
     """
     search = _Search(normalised)
-    trial = search.best(inner=False) if choices is None else search.read(dict(choices))
-    return _analysis(normalised, trial)
+    if choices is not None:
+        return _analysis(normalised, search.read(dict(choices)))
+    outer = _analysis(normalised, search.best(inner=False))
+    if not outer.choices:
+        return outer
+    inner = _analysis(normalised, search.best(inner=True))
+    known = {frozenset(group.slices): group.units for group in outer.groups}
+    new = [group for group in inner.groups if known.get(frozenset(group.slices)) != group.units]
+    if not new:
+        return outer
+    named = tuple(replace(group, name=f"{group.name}/inner") for group in new)
+    return replace(outer, inner=replace(inner, groups=named))
 
 
 def inner_analysis(normalised: Normalised, outer: Analysis) -> Analysis:
-    """The groups of a second stage: head dimensions after heads, channels after conv groups.
-
-    Args:
-        normalised: The model that the first stage left, or the original.
-        outer: The analysis of the first stage.
-
-    Returns:
-        An analysis that holds only groups that the first one does not have.
-    """
-    if not outer.choices:
-        return replace(outer, groups=())
-    known = {frozenset(group.slices): group.units for group in outer.groups}
-    inner = _analysis(normalised, _Search(normalised).best(inner=True))
-    new = (group for group in inner.groups if known.get(frozenset(group.slices)) != group.units)
-    return replace(inner, groups=tuple(replace(g, name=f"{g.name}/inner") for g in new))
+    """The second stage."""
+    return outer.inner or replace(outer, groups=())
 
 
 class _Search:

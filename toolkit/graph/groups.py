@@ -104,6 +104,7 @@ class Analysis:
         choices: Which alternative each node with several was given.
         macs_by_node: Multiply-accumulates of every node that has some.
         classes: The joined labels, for explanations.
+        inner: The groups of a second stage, if there are any: head dimensions after heads.
     """
 
     normalised: Normalised
@@ -115,12 +116,18 @@ class Analysis:
     choices: Mapping[str, int]
     macs_by_node: Mapping[str, int] = field(repr=False)
     classes: Classes = field(repr=False)
+    inner: Analysis | None = field(default=None, repr=False)
 
     @property
     def model(self) -> ir.Model:
         """The normalised model."""
         return self.normalised.model
 
+    def all_groups(self) -> list[Group]:
+        """The groups of both stages."""
+        return [*self.groups, *(self.inner.groups if self.inner is not None else ())]
+
     def consumer_inputs(self) -> list[AxisRef]:
-        """All axes at which units are read, each once."""
-        return list(dict.fromkeys(ref for group in self.groups for ref in group.consumer_inputs()))
+        """All axes at which units of either stage are read, each once."""
+        refs = (ref for group in self.all_groups() for ref in group.consumer_inputs())
+        return list(dict.fromkeys(refs))

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,13 @@ def normalise(model: ir.Model, feeds: Sequence[Feeds]) -> Normalised:
     copies = _unshare(result.graph)
     shapes = measure_shapes(result, feeds, weights)
     return Normalised(result, shapes[0], feeds[0], copies, _varying(shapes), weights)
+
+
+def remeasure(normalised: Normalised, model: ir.Model) -> Normalised:
+    """The same for a model that was cut out of a normalised one."""
+    weights = WeightFile()
+    shapes = measure_shapes(model, [normalised.feeds], weights)[0]
+    return replace(normalised, model=model, shapes=shapes, weights=weights)
 
 
 def _varying(shapes: Sequence[Mapping[str, tuple[int, ...]]]) -> dict[str, frozenset[int]]:

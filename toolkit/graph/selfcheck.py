@@ -47,6 +47,14 @@ class SelfCheck:
     effect: float
     tensors: int
 
+    def joined(self, other: SelfCheck) -> SelfCheck:
+        """What two checks saw together."""
+        return SelfCheck(
+            max(self.max_error, other.max_error),
+            max(self.effect, other.effect),
+            self.tensors + other.tensors,
+        )
+
     def to_json(self) -> dict[str, float | int]:
         """The form in which it stands in results."""
         return {"max_error": self.max_error, "effect": self.effect, "tensors": self.tensors}
