@@ -206,7 +206,7 @@ def test_export_refuses(module: str, here: Path, changes: dict[str, str], says: 
 
 
 def test_a_failed_self_check_ends_with_4(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise SelfCheckError("group 'fc1': nothing was written")
 
     monkeypatch.setattr("onnxtrim.toolkit.cli.prune_command.apply_plan", broken)

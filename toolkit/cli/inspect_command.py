@@ -16,30 +16,52 @@ from onnxtrim.toolkit.cli.common import (
     with_json,
     with_shape,
 )
+from onnxtrim.toolkit.graph.why import Explanation, explain
 from onnxtrim.toolkit.prepare import Prepared, prepare
 
 
 @click.command("inspect")
 @MODEL
 @click.option("--data", metavar="NPZ|FOLDER|MODULE:FUNCTION", help="Real inputs, for their sizes.")
+@click.option(
+    "--why",
+    multiple=True,
+    metavar="NAME",
+    help="Explain a group, node or tensor: what stays, because of which operator, along which"
+    " tensors. Repeatable.",
+)
 @with_shape
 @with_json
-def command(model: Path, data: str | None, shapes: tuple[str, ...], as_json: bool) -> None:
+def command(
+    model: Path, data: str | None, why: tuple[str, ...], shapes: tuple[str, ...], as_json: bool
+) -> None:
     """Show which units of MODEL can be removed, and what is frozen and why.
 
     A group is a set of units that lie on the same axes of the same tensors: what produces them
     (such as rows of a weight), what they pass through (bias, BatchNorm, depthwise weights), and
-    what consumes them. A unit leaves from all of these together.
+    what consumes them. A unit leaves from all of these together. Groups of stage 2 are pruned on
+    what stage 1 leaves: head dimensions after heads, channels after groups of a convolution.
 
     \b
     Example:
       onnxtrim inspect model.onnx
+      onnxtrim inspect model.onnx --why fc.weight
     """
     prepared, _ = prepare(model, data, sizes=parse_shapes(shapes))
+    explanations = [explain(prepared.analysis, name) for name in why]
     value = _to_json(prepared)
     if as_json:
+        if why:
+            value["why"] = [explanation.to_json() for explanation in explanations]
         print_json(value)
-        return
+    elif why:
+        for explanation in explanations:
+            _print_why(explanation)
+    else:
+        _print(model, value)
+
+
+def _print(model: Path, value: dict[str, Any]) -> None:
     share = value["prunable_parameters"] / max(value["parameters"], 1)
     console = out()
     console.print(
@@ -49,6 +71,7 @@ def command(model: Path, data: str | None, shapes: tuple[str, ...], as_json: boo
     rows = [
         [
             group["name"],
+            str(group["stage"]),
             f"{group['units']:,}",
             f"{group['parameters']:,}",
             f"{group['macs']:,}",
@@ -58,11 +81,29 @@ def command(model: Path, data: str | None, shapes: tuple[str, ...], as_json: boo
     ]
     if rows:
         console.print()
-        console.print(table("Groups", ["name", "units", "parameters", "MACs", "consumers"], rows))
+        columns = ["name", "stage", "units", "parameters", "MACs", "consumers"]
+        console.print(table("Groups", columns, rows))
     if value["frozen"]:
         console.print()
         frozen = [[item["name"], item["operator"], item["reason"]] for item in value["frozen"]]
         console.print(table("Frozen", ["name", "operator", "reason"], frozen))
+
+
+def _print_why(explanation: Explanation) -> None:
+    console = out()
+    console.print(f"{explanation.kind} {explanation.name!r}")
+    for fate in explanation.axes:
+        tensor, axis = fate.ref
+        lies = "".join(f"; group {group.name!r}: {group.units:,} units" for group in fate.groups)
+        console.print(f"  {tensor}, axis {axis}: {fate.size:,} positions{lies}")
+        if fate.cause is not None:
+            cause = fate.cause
+            where = f" {cause.node!r}" if cause.node else ""
+            console.print(f"    {fate.frozen:,} stay: {cause.operator}{where}: {cause.reason}")
+        for (name, number), node in fate.path[1:]:
+            console.print(f"      {node!r} ties it to {name}, axis {number}")
+        if fate.note:
+            console.print(f"    {fate.size:,} stay: {fate.note}")
 
 
 def _to_json(prepared: Prepared) -> dict[str, Any]:
@@ -76,6 +117,7 @@ def _to_json(prepared: Prepared) -> dict[str, Any]:
         "groups": [
             {
                 "name": group.name,
+                "stage": 1 if number < len(analysis.groups) else 2,
                 "units": group.units,
                 "parameters": group.parameters,
                 "macs": group.macs,
@@ -83,7 +125,7 @@ def _to_json(prepared: Prepared) -> dict[str, Any]:
                 "carriers": group.nodes("carrier"),
                 "consumers": group.nodes("consumer"),
             }
-            for group in analysis.groups
+            for number, group in enumerate(analysis.all_groups())
         ],
         "frozen": [
             {"name": item.name, "operator": item.operator, "reason": item.reason, "node": item.node}
