@@ -1,9 +1,11 @@
 # Needs only Python 3.10 or newer with its venv module; everything else goes into .venv.
 # Another interpreter:    make demo PYTHON=python3.12
 # Other options for pip:  make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+# Options of the demo:    make demo DEMO_ARGS="--launches 2"
 
 PYTHON ?= python3
 PIP_ARGS ?=
+DEMO_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
@@ -18,7 +20,7 @@ help:  ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
 
 demo: $(VENV)/.demo  ## Train, prune, sweep and measure on Fashion-MNIST; writes demo-output/
-	@$(BIN)/onnxtrim demo -o demo-output
+	@$(BIN)/onnxtrim demo -o demo-output $(DEMO_ARGS)
 
 test: check  ## Check the code, then run the tests, a ten-second smoke test first
 	@$(BIN)/python -m pytest -q tests/test_smoke.py

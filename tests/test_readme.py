@@ -19,6 +19,8 @@ from onnxtrim.bench.run_folder import load_run
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
+QUICK = ("--launches", "2")  # fewer only widen the intervals
+
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -37,9 +39,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in ("Makefile", "setup.cfg", "pyproject.toml", "constraints.txt"):
             shutil.copy2(ROOT / name, folder / name)
         (folder / ".venv").symlink_to(ROOT / ".venv")
-        command = ["make", "demo"]
+        command = ["make", "demo", f"DEMO_ARGS={shlex.join(QUICK)}"]
     else:
-        command = [sys.executable, "-m", "onnxtrim", "demo", "-o", "demo-output"]
+        command = [sys.executable, "-m", "onnxtrim", "demo", "-o", "demo-output", *QUICK]
     (folder / "benchmarks").symlink_to(ROOT / "benchmarks")  # a clone has it beside
     run(command, folder)
     return folder
@@ -83,7 +85,7 @@ def test_the_demo_keeps_its_promises(demo: Path) -> None:
     output = demo / "demo-output"
     assert (output / "report.html").stat().st_size > 100_000
     assert len(list((output / "plots").glob("*.png"))) == 3
-    sweep = run_json(["demo", "-o", "demo-output"], demo)  # goes on where it was: at once
+    sweep = run_json(["demo", "-o", "demo-output", *QUICK], demo)  # goes on where it was: at once
     pairs = [tuple(item["settings"].values()) for item in sweep["candidates"]]
     for pair in ((0.1, 0.4), (0.2, 0.5), (0.3, 0.6), (0.3, 0.8), (0.5, 1.0), (0.7, 1.2)):
         assert pair in pairs
@@ -119,7 +121,9 @@ def test_every_command_of_the_tour_runs(demo: Path) -> None:
     tour = [line for line in shell_commands() if line.startswith("onnxtrim")]
     assert len(tour) >= 9
     for line in tour:
-        run([sys.executable, "-m", *shlex.split(line)], demo)
+        arguments = shlex.split(line)
+        more = QUICK if arguments[1] in ("bench", "compare", "sweep") else ()
+        run([sys.executable, "-m", *arguments, *more], demo)
 
 
 @pytest.mark.slow
