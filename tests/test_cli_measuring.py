@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,10 +108,15 @@ def test_compare(swept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_compare_prints_what_it_measured(swept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(swept)
     small = "runs/first/models/m0.4-s0.6.onnx"
-    result = run("compare", "model.onnx", small, *UNMEASURED)
+    result = run("compare", "model.onnx", small, "--eval", "test.npz", *QUICK, "--no-memory")
     assert result.code == 0
-    assert "model.file_bytes" in result.out
-    assert "no accuracy: give samples with labels by --eval" in result.err
+    rows = {line.split()[0]: line for line in result.out.splitlines() if line.strip()}
+    assert re.search(r" \d\.\d+ \[\d\.\d+, \d\.\d+\]", rows["latency.p50"])
+    assert re.search(r" [-+]\d+\.\d\d pp \[[-+]\d", rows["accuracy.top1"])
+    assert re.search(r" B .* KiB|KiB .* KiB|B .* B ", rows["model.file_bytes"])
+    other = run("compare", "model.onnx", small, *UNMEASURED)
+    assert other.code == 0
+    assert "no accuracy: give samples with labels by --eval" in other.err
 
 
 def test_a_model_beside_itself_is_equal(here: Path) -> None:
