@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.files import sha256_file
+from onnxtrim.bench.model_checks import bits_per_element, check_structure
 
 if TYPE_CHECKING:
     import onnx
@@ -34,15 +36,20 @@ def model_sha256(path: str | os.PathLike[str]) -> str:
     Raises:
         InputError: See :func:`check_model_file`.
     """
-    hashes = [sha256_file(file) for file in (Path(path), *check_model_file(path))]
+    return files_sha256((Path(path), *check_model_file(path)))
+
+
+def files_sha256(files: Sequence[Path]) -> str:
+    """SHA-256 of a model in these files, the ``.onnx`` file first."""
+    hashes = [sha256_file(file) for file in files]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def read_model_proto(path: str | os.PathLike[str]) -> onnx.ModelProto:
-    """Parse a model without its external data.
+    """Parse a model without its external data, and check that it is whole.
 
     Raises:
-        InputError: Missing, empty, a folder, or not ONNX.
+        InputError: Missing, empty, a folder, not ONNX, or see ``check_structure``.
     """
     import onnx
 
@@ -62,6 +69,7 @@ def read_model_proto(path: str | os.PathLike[str]) -> onnx.ModelProto:
     # A random file can parse as unknown fields.
     if not model.ir_version or not model.opset_import or not model.graph.output:
         raise InputError(f"{path}: is not an ONNX model")
+    check_structure(str(path), model)
     return model
 
 
@@ -77,15 +85,40 @@ def external_files(path: str | os.PathLike[str], model: onnx.ModelProto) -> tupl
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
         where = f"{path}: tensor {tensor.name!r} has its data in {location!r}"
-        if not location or Path(location).is_absolute() or "\\" in location:
+        if not location or Path(location).is_absolute() or "\\" in location or "\0" in location:
             raise InputError(f"{where}; only files in the model's folder are read")
         file = folder / location
         if not file.resolve().is_relative_to(folder.resolve()):
             raise InputError(f"{where}, outside the model's folder; only that folder is read")
         if not file.is_file():
             raise InputError(f"{where}, and there is no such file beside the model")
+        _check_range(tensor, entries, file.stat().st_size, where)
         found[file.resolve()] = None
     return tuple(found)
+
+
+def _check_range(
+    tensor: onnx.TensorProto, entries: Mapping[str, str], size: int, where: str
+) -> None:
+    """The stretch of a data file that a tensor names must lie in it and suit the shape."""
+    wanted = stored_bytes(tensor)
+    try:
+        offset = int(entries.get("offset") or 0)
+        length = int(entries.get("length") or wanted)
+    except ValueError as error:
+        raise InputError(f"{where}, at a place that is not a number; export it again") from error
+    if tensor.data_type == tensor.STRING or offset < 0 or length != wanted:
+        raise InputError(
+            f"{where}, {length} bytes from {offset}; its shape wants {wanted}; export it again"
+        )
+    if offset + length > size:
+        raise InputError(f"{where}, which is cut off; get both files again")
+
+
+def stored_bytes(tensor: onnx.TensorProto) -> int:
+    """Bytes that a tensor of this type and shape takes; text counts as nothing."""
+    bits: int = math.prod(tensor.dims) * bits_per_element(tensor.data_type)
+    return -(-bits // 8)
 
 
 def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -29,6 +30,9 @@ __all__ = [
 
 Feeds = dict[str, NDArray[Any]]
 Sizes = Mapping[str, int | Sequence[int]]
+
+MOST_ELEMENTS = 2**27
+"""Most elements of an input that is made up."""
 
 _DTYPES = {
     "tensor(float)": np.float32,
@@ -79,6 +83,7 @@ def open_session(
     *,
     optimise: bool = True,
     weights: Path | None = None,
+    shared_arena: bool = False,
 ) -> ort.InferenceSession:
     """Open a session.
 
@@ -87,6 +92,7 @@ def open_session(
         options: How to run it.
         optimise: Whether ONNX Runtime may rewrite the graph.
         weights: Folder of the external data of a model that is given as bytes.
+        shared_arena: Whether to take memory from the arena of the process, which may be limited.
 
     Raises:
         InputError: ONNX Runtime refuses the model, or lacks the provider.
@@ -102,7 +108,7 @@ def open_session(
     try:
         session = ort.InferenceSession(
             model if isinstance(model, bytes) else str(model),
-            _session_options(options, optimise, weights),
+            _session_options(options, optimise, weights, shared_arena),
             providers=[options.provider],
         )
     except Exception as error:  # ORT's exceptions have no common base
@@ -112,14 +118,16 @@ def open_session(
     return session
 
 
-def run(session: ort.InferenceSession, feeds: Feeds, name: str) -> list[NDArray[Any]]:
-    """Run all outputs; ``name`` says which model it is.
+def run(
+    session: ort.InferenceSession, feeds: Feeds, name: str, options: ort.RunOptions | None = None
+) -> list[NDArray[Any]]:
+    """Run all outputs; ``name`` says which model it is, ``options`` can stop the run.
 
     Raises:
         InputError: ONNX Runtime refuses to run it on these inputs.
     """
     try:
-        return session.run(None, feeds)  # type: ignore[no-any-return]
+        return session.run(None, feeds, options)  # type: ignore[no-any-return]
     except Exception as error:
         raise InputError(f"{name}: can't run on these inputs: {_reason(error)}") from error
 
@@ -166,8 +174,9 @@ def random_feeds(
 
 
 def _session_options(
-    options: RunOptions, optimise: bool, weights: Path | None
+    options: RunOptions, optimise: bool, weights: Path | None, shared_arena: bool
 ) -> ort.SessionOptions:
+    ort.set_default_logger_severity(4)  # it has no logger of the session where it allocates
     settings = ort.SessionOptions()
     settings.log_severity_level = 4  # errors come as exceptions; printing them too is noise
     settings.intra_op_num_threads = options.threads
@@ -175,6 +184,8 @@ def _session_options(
     settings.enable_cpu_mem_arena = options.arena
     # A waiting pool that spins takes the CPU of whoever is being measured.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if shared_arena:
+        settings.add_session_config_entry("session.use_env_allocators", "1")
     if not optimise:
         settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         # Packing copies weights that are mapped from a file.
@@ -224,6 +235,11 @@ def _feed_shape(spec: InputSpec, sizes: Sizes) -> tuple[int, ...]:
                 f" --shape {spec.name}={example}, or real samples with --data"
             )
         shape.append(size)
+    if math.prod(shape) > MOST_ELEMENTS:
+        raise InputError(
+            f"input {spec.name!r}: shape {'x'.join(map(str, shape))} has more than {MOST_ELEMENTS}"
+            " elements; give a smaller one with --shape"
+        )
     return tuple(shape)
 
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from onnxtrim.bench.model_file import external_files, read_model_proto, tensors
+from onnxtrim.bench.model_file import external_files, read_model_proto, stored_bytes, tensors
 from onnxtrim.bench.results import Metric, Metrics
 
 
@@ -37,7 +37,7 @@ def model_size(path: str | os.PathLike[str]) -> ModelSize:
     initializer_bytes = parameters = 0
     for tensor in tensors(model):
         elements = math.prod(tensor.dims)
-        initializer_bytes += math.ceil(elements * _bits(tensor.data_type) / 8)
+        initializer_bytes += stored_bytes(tensor)
         if tensor.dims and tensor.data_type not in _not_parameters():
             parameters += elements
     return ModelSize(sum(file.stat().st_size for file in files), initializer_bytes, parameters)
@@ -62,17 +62,3 @@ def _not_parameters() -> set[int]:
     from onnx import TensorProto
 
     return {TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.STRING}
-
-
-def _bits(data_type: int) -> int:
-    """Bits per element; text counts as nothing."""
-    import onnx
-
-    name = onnx.TensorProto.DataType.Name(data_type)
-    if name in ("STRING", "UNDEFINED"):
-        return 0
-    if name.endswith("INT4") or name == "FLOAT4E2M1":
-        return 4
-    if name.endswith("INT2"):
-        return 2
-    return onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize * 8

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from onnxtrim.bench.data import DataSource, open_data
 from onnxtrim.bench.data_checks import InputSpec
 from onnxtrim.bench.errors import InputError
-from onnxtrim.bench.model_file import model_sha256
-from onnxtrim.bench.session import RunOptions, model_inputs, open_session, random_feeds, run
+from onnxtrim.bench.model_file import check_model_file, files_sha256
+from onnxtrim.bench.session import model_inputs, random_feeds
+from onnxtrim.bench.trial import LimitError, Trial
 from onnxtrim.export.model_io import load_model
 from onnxtrim.toolkit.graph.analyse import analyse
 from onnxtrim.toolkit.graph.groups import Analysis
@@ -63,12 +63,13 @@ def prepare(
     Raises:
         InputError: The file or the data can't be used.
     """
-    sha256 = model_sha256(path)
-    model = load_model(path)
-    session = open_session(path, RunOptions(), optimise=False)
-    inputs = model_inputs(session)
-    data = None if calibration is None else open_data(calibration, inputs)
-    small, large, feeds = _feeds(session, inputs, data, sizes)
+    files = (Path(path), *check_model_file(path))
+    sha256 = files_sha256(files)
+    with Trial(path, sum(file.stat().st_size for file in files)) as trial:
+        inputs = model_inputs(trial.session)
+        data = None if calibration is None else open_data(calibration, inputs)
+        small, large, feeds = _feeds(trial, inputs, data, sizes)
+    model = load_model(path)  # not before ONNX Runtime took it: bad graphs confuse the parser
     normalised = normalise(model, [small, large] if _is_free(inputs) else [small])
     return Prepared(Path(path), sha256, inputs, analyse(normalised), feeds), data
 
@@ -78,7 +79,7 @@ def _is_free(inputs: Sequence[InputSpec]) -> bool:
 
 
 def _feeds(
-    session: ort.InferenceSession,
+    trial: Trial,
     inputs: Sequence[InputSpec],
     data: DataSource | None,
     sizes: Sizes | None,
@@ -100,14 +101,12 @@ def _feeds(
             else (1, *batch.feeds[spec.name].shape[1:])
             for spec in inputs
         }
-    small = _random(session, inputs, shapes, seed=1)
-    large = _other_sizes(session, inputs, shapes) or _random(session, inputs, shapes, seed=2)
+    small = _random(trial, inputs, shapes, seed=1)
+    large = _other_sizes(trial, inputs, shapes) or _random(trial, inputs, shapes, seed=2)
     return small, large, [small if real is None else real, large]
 
 
-def _random(
-    session: ort.InferenceSession, inputs: Sequence[InputSpec], shapes: Sizes, seed: int
-) -> Feeds:
+def _random(trial: Trial, inputs: Sequence[InputSpec], shapes: Sizes, seed: int) -> Feeds:
     """Random inputs that the model takes; integers are small, and 0 or 1 if they must be.
 
     Raises:
@@ -115,18 +114,18 @@ def _random(
     """
     feeds = random_feeds(inputs, shapes, seed=seed, count=1)[0]
     try:
-        run(session, feeds, "the model")
+        trial.run(feeds)
+    except LimitError:
+        raise
     except InputError:
         if all(array.dtype.kind == "f" for array in feeds.values()):
             raise
         feeds = {name: a if a.dtype.kind == "f" else a % 2 for name, a in feeds.items()}
-        run(session, feeds, "the model")
+        trial.run(feeds)
     return feeds
 
 
-def _other_sizes(
-    session: ort.InferenceSession, inputs: Sequence[InputSpec], shapes: Sizes
-) -> Feeds | None:
+def _other_sizes(trial: Trial, inputs: Sequence[InputSpec], shapes: Sizes) -> Feeds | None:
     """Inputs with another size in every free dimension: what stays equal may be folded.
 
     Halved sizes come first because they cost less. A model that takes neither halves nor doubles
@@ -135,7 +134,9 @@ def _other_sizes(
     for factor in (0.5, 2.0, 1.0):
         changed = {spec.name: _changed(inputs, spec, shapes[spec.name], factor) for spec in inputs}
         try:
-            return _random(session, inputs, changed, seed=2)
+            return _random(trial, inputs, changed, seed=2)
+        except LimitError:
+            raise
         except InputError:
             continue
     return None
