@@ -85,9 +85,19 @@ def resize_target(operand: int) -> Callable[[Edit, ir.Node], None]:
 
 
 def resize_sizes(edit: Edit, node: ir.Node) -> None:
-    """Resize: its ``sizes`` may be limited to some axes, which are none of those that shrink."""
-    if "axes" not in node.attributes:
-        resize_target(3)(edit, node)
+    """Resize: its ``sizes`` may be limited to some axes, in any order."""
+    limited = node.attributes.get("axes")
+    array = constant_array(node.inputs[3]) if len(node.inputs) > 3 else None
+    if limited is None or array is None:
+        if limited is None:
+            resize_target(3)(edit, node)
+        return
+    changed = edit.changed(node.outputs[0])
+    rank, new = len(edit.shapes[node.outputs[0].name or ""]), np.array(array)
+    for entry, axis in enumerate(limited.as_ints()):
+        before, after = changed.get(axis % rank, (1, 1))
+        new[entry] = new[entry] * after // before
+    node.replace_input_with(3, edit.constant(f"{node.outputs[0].name}/shape", new))
 
 
 def resize_shape(edit: Edit, node: ir.Node) -> None:

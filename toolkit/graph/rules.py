@@ -22,6 +22,7 @@ from onnxtrim.toolkit.graph.node import (
 )
 from onnxtrim.toolkit.graph.reshape import reshape_signatures
 from onnxtrim.toolkit.graph.signature import Binding
+from onnxtrim.toolkit.graph.values import constant_array
 
 
 def _letters(count: int, frozen: Iterable[int] = ()) -> list[str]:
@@ -244,9 +245,21 @@ def _resize(view: NodeView) -> Answer:
     if source is None or target is None:
         return Frozen("its shape is not known")
     changed = [axis for axis, size in enumerate(source) if size != target[axis]]
-    left = _letters(len(source), changed)
+    limited = view.integers("axes") or []
+    stated = limited if view.has(3) and constant_array(view.node.inputs[3]) is None else []
+    left = _letters(len(source), {*changed, *_cropped(view), *(k % len(source) for k in stated)})
     right = [letter.replace("F", "Q") for letter in left]
     return f"{' '.join(left)}{', _' * (len(view.inputs) - 1)} -> {' '.join(right)}"
+
+
+def _cropped(view: NodeView) -> list[int]:
+    """Axes of which Resize takes a part, even if it makes it as large as the whole."""
+    if view.text("coordinate_transformation_mode", "half_pixel") != "tf_crop_and_resize":
+        return []
+    axes = view.integers("axes") or list(range(view.rank()))
+    roi = view.constant(1, "regions")
+    bounds = zip(axes, [] if roi is None else roi.reshape(2, -1).T.tolist(), strict=False)
+    return [axis % view.rank() for axis, part in bounds if part != [0.0, 1.0]]
 
 
 def _depth_to_space(view: NodeView) -> Answer:
@@ -294,16 +307,20 @@ def _quantize(view: NodeView) -> Answer:
 
 
 def _recurrent(view: NodeView) -> Answer:
-    """Gates are blocks of h in W, R and B; R's last axis is h again, and read."""
-    sequence, state = ("b t i", "b D h") if view.attribute("layout", 0) else ("t b i", "D b h")
-    output = "b t D h" if view.attribute("layout", 0) else "t D b h"
-    operands = [sequence, "D (A h) i", "D (A h) h'", "D (E h)", "_", state, state, "D (L h)"]
+    """Gates are blocks of h in W, R and B; R's last axis is h again, and read.
+
+    Every step needs the one before, so time stays.
+    """
+    sequence, state = ("b T i", "b D h") if view.attribute("layout", 0) else ("T b i", "D b h")
+    output = "b T D h" if view.attribute("layout", 0) else "T D b h"
+    operands = [sequence, "D (A h) i", "D (A h) h'", "D (E h)", "b", state, state, "D (L h)"]
+    count = len(view.inputs)
     outputs = [output, state, state][: max(len(view.outputs), 1)]
-    return f"{', '.join(operands)} -> {', '.join(outputs)}"
+    return f"{', '.join(operands[:count])} -> {', '.join(outputs)}"
 
 
 def _recurrent_macs(binding: Binding) -> int:
-    sizes = [binding.sizes.get(letter, 1) for letter in "tbDAh"]
+    sizes = [binding.sizes.get(letter, 1) for letter in "TbDAh"]
     return math.prod(sizes) * (binding.sizes["i"] + binding.sizes["h"])
 
 
@@ -312,20 +329,23 @@ def _attention(view: NodeView) -> Answer:
 
     With grouped queries, the query heads of one key head lie side by side.
     """
-    cache = ", n h T d, n h T e" if view.has(4) else ""
-    mask = ", _" if view.has(3) or cache else ""
-    more = ["n h U d", "n h U e", "n H S U"]
+    masks = {2: "S M", 3: "(h G) S M", 4: "n (h G) S M"}
+    past = ["n h T d", "n h T e"] if view.has(4) else ["_", "_"]
+    more = [masks.get(view.rank(3), "_"), *past, "n"][: len(view.inputs) - 3]
+    rest = "".join(f", {operand}" for operand in more)
+    told = ["n h U d", "n h U e", "n (h G) S U"][: len(view.outputs) - 1]
     if view.rank() == 4:
-        kv = "n h K d, n h K e"
-        out = ["n (h G) S e", *more][: max(len(view.outputs), 1)]
-        return f"n (h G) S d, {kv}{mask}{cache} -> {', '.join(out)}"
+        query = (
+            "n (h G) S d'" if told else "n (h G) S d"
+        )  # the product reads what passes to a cache
+        out = ["n (h G) S e", *told]
+        return f"{query}, n h K d, n h K e{rest} -> {', '.join(out)}"
     heads = "n S (h G D), n K (h D), n K (h E)"
-    if cache or len(view.outputs) > 1:
-        cache = cache.replace(" d", " D").replace(" e", " E")
-        out = ["n S (h G E)", *(text.replace(" d", " D").replace(" e", " E") for text in more)]
-        return f"{heads}{mask}{cache} -> {', '.join(out[: len(view.outputs)])}"
-    inner = f"n S (H G d), n K (H d), n K (H e){mask} -> n S (H G e)"
-    return f"{heads}{mask} -> n S (h G E)", inner
+    if view.has(4) or told:
+        sides = f"{rest} -> {', '.join(['n S (h G E)', *told])}"
+        return heads + sides.replace(" d", " D").replace(" e", " E")
+    inner = f"n S (H G d), n K (H d), n K (H e){rest.replace('h', 'H')} -> n S (H G e)"
+    return f"{heads}{rest} -> n S (h G E)", inner
 
 
 def _attention_sizes(view: NodeView) -> Mapping[str, int]:
@@ -345,7 +365,9 @@ def _attention_macs(binding: Binding) -> int:
 
 def _rotary(view: NodeView) -> Answer:
     letters = "n h S D" if view.rank() == 4 else "n S (h D)"
-    return f"{letters}{', _' * (len(view.inputs) - 1)} -> {letters}"
+    cache = "n S R" if view.rank(1) == 3 else "P R"
+    operands = [letters, cache, cache, "n S"][: len(view.inputs)]
+    return f"{', '.join(operands)} -> {letters}"
 
 
 def _rotary_sizes(view: NodeView) -> Mapping[str, int]:
@@ -436,7 +458,7 @@ RULES: dict[str, Rule] = {
     "Flatten": Rule(_view, why=_MERGES),
     "Reshape": Rule(_view, resize=resize.resize_target(1), why=_MERGES),
     "Shape": Rule(lambda view: "_ -> S", resize=resize.resize_shape),
-    "Size": Rule(lambda view: "x* ->", why="its size is computed with"),
+    "Size": Rule(lambda view: "X* ->", why="its size is computed with"),
     "Squeeze": Rule(_view, why=_MERGES),
     "Tile": Rule(_tile, why=_MAKES),
     "Transpose": Rule(_transpose),
