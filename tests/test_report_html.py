@@ -239,14 +239,24 @@ def test_an_unwritable_place_is_refused(tmp_path: Path) -> None:
         write_report(run, tmp_path)
 
 
-def test_the_plotting_library_is_the_one_described() -> None:
-    digest = hashlib.sha256((VENDOR / "plotly-basic.min.js").read_bytes()).hexdigest()
-    described = (VENDOR / "README.md").read_text(encoding="utf-8")
-    assert digest in described
-    version = re.search(rb"v(\d+\.\d+\.\d+)", (VENDOR / "plotly-basic.min.js").read_bytes()[:200])
-    assert version
-    assert f"| version | {version[1].decode()} |" in described
-    assert "MIT License" in (VENDOR / "LICENSE.plotly.txt").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("name", "licence", "version"),
+    [
+        ("plotly-basic.min.js", "LICENSE.plotly.txt", rb"plotly.js .*v(\d+\.\d+\.\d+)"),
+        ("dagre.min.js", "LICENSE.dagre.txt", rb'"(\d+\.\d+\.\d+)";'),
+    ],
+)
+def test_the_libraries_are_those_described(name: str, licence: str, version: bytes) -> None:
+    content = (VENDOR / name).read_bytes()
+    lines = (VENDOR / "README.md").read_text(encoding="utf-8").splitlines()
+    (line,) = (line for line in lines if line.startswith(f"| `{name}`"))
+    assert hashlib.sha256(content).hexdigest() in line
+    found = re.search(version, content)
+    assert found
+    assert f"| {found[1].decode()} |" in line
+    assert licence in line
+    notice = (VENDOR / licence).read_text(encoding="utf-8")
+    assert "Permission is hereby granted, free of charge" in " ".join(notice.split())
 
 
 @pytest.mark.parametrize(

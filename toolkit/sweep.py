@@ -28,6 +28,7 @@ from onnxtrim.bench.run_folder import (
 )
 from onnxtrim.bench.size import model_size
 from onnxtrim.toolkit.criteria import Threshold
+from onnxtrim.toolkit.graph_json import graph_json
 from onnxtrim.toolkit.grid import DEFAULT_GRID, candidate_id
 from onnxtrim.toolkit.plan import Plan, make_plan
 from onnxtrim.toolkit.prepare import Calibration, Prepared, prepare
@@ -264,6 +265,7 @@ def _statistics(
         )
         statistics.save(path)
     write_json(folder / "distributions.json", distributions(prepared, statistics))
+    write_json(folder / "graph.json", graph_json(prepared))
     return statistics
 
 

@@ -14,7 +14,7 @@ from onnxtrim.bench.errors import InputError, NothingToRemoveError
 from onnxtrim.bench.files import read_json, write_json
 
 _SPEC, _LOCK = "sweep.json", ".lock"
-_FILES = (_SPEC, "statistics.npz", "distributions.json", "results.jsonl")
+_FILES = (_SPEC, "statistics.npz", "distributions.json", "graph.json", "results.jsonl")
 _OURS = (_LOCK, f".{_SPEC}.")  # all that a kill can leave before there is a specification
 
 # What must not differ between the parts of one sweep.

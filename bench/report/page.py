@@ -6,16 +6,19 @@ import base64
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
 
 from onnxtrim.bench.files import write_text
-from onnxtrim.bench.report import histograms, sections, trade_off
+from onnxtrim.bench.report import graph, histograms, sections, trade_off
+from onnxtrim.bench.report.graph_file import Graph, load_graph
 from onnxtrim.bench.run_folder import Run, choose
 
 SCHEMA = "onnxtrim.report/1"
 _HERE = Path(__file__).parent
+_PICTURE = ("graph_layout.js", "graph.js")
 
 
 def write_report(run: Run, path: str | os.PathLike[str]) -> None:
@@ -23,30 +26,33 @@ def write_report(run: Run, path: str | os.PathLike[str]) -> None:
 
     The page holds one JSON object (``<script id="data">``), from which its script draws the
     plots; text and tables are plain HTML. A content security policy forbids every request, and
-    every script but the two embedded ones, so that a name in a model can't become code.
+    every script but the embedded ones, so that a name in a model can't become code.
 
     Raises:
-        InputError: The file can't be written there.
+        InputError: The file can't be written there, or the sweep's ``graph.json`` is broken.
     """
-    scripts = (_asset("vendor/plotly-basic.min.js"), _asset("report.js"))
+    model = load_graph(run.folder)
+    scripts = [_asset("vendor/plotly-basic.min.js"), _asset("report.js")]
+    if graph.is_drawn(model):
+        scripts += [_asset("vendor/dagre.min.js"), *map(_asset, _PICTURE)]
     page = Template(_asset("page.html")).substitute(
         sections.texts(run),
         policy=_policy(scripts),
         css=_asset("report.css"),
-        plotly=scripts[0],
-        script=scripts[1],
-        data=embed(page_data(run)),
+        graph=graph.graph_section(run, model),
+        scripts="\n".join(f"<script>{script}</script>" for script in scripts),
+        data=embed(page_data(run, model)),
     )
     # A lone surrogate in a name is legal JSON and can't be encoded.
     write_text(path, page.encode("utf-8", "replace").decode("utf-8"))
 
 
-def page_data(run: Run) -> dict[str, Any]:
+def page_data(run: Run, model: Graph | None = None) -> dict[str, Any]:
     """What the plots are drawn from.
 
     ``plots``: per trade-off the axes, the budget and the points (``x`` and ``y`` as value, low,
     high). ``panels``: per statistic the bin edges, the layers' shares and the thresholds.
-    ``candidates``: the hover text of each, as lines.
+    ``candidates``: the hover text of each, as lines. ``graph``: the picture of the model.
     """
     chosen = choose(run.candidates, run.spec.max_drop)
     marked = run.candidate(chosen) if chosen else None
@@ -67,6 +73,7 @@ def page_data(run: Run) -> dict[str, Any]:
             }
             for panel in histograms.panels(run, marked)
         ],
+        "graph": graph.graph_data(run, model),
     }
 
 
@@ -97,7 +104,7 @@ def _plot(plot: trade_off.Plot) -> dict[str, Any]:
     }
 
 
-def _policy(scripts: tuple[str, ...]) -> str:
+def _policy(scripts: Sequence[str]) -> str:
     """The content security policy; the plotting library writes style attributes."""
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
@@ -110,4 +117,5 @@ def _policy(scripts: tuple[str, ...]) -> str:
 
 
 def _asset(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")
+    text = (_HERE / name).read_text(encoding="utf-8")
+    return text.partition("\n//# sourceMappingURL=")[0]  # a file that is not shipped
