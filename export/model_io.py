@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from onnxtrim.bench.errors import InputError, WorkError
 from onnxtrim.bench.files import atomic_path
+from onnxtrim.bench.model_checks import graphs
 from onnxtrim.bench.model_file import external_files, read_model_proto
 from onnxtrim.bench.session import RunOptions, open_session
 
@@ -38,6 +39,8 @@ def load_model(path: str | os.PathLike[str]) -> ir.Model:
     """
     proto = read_model_proto(path)
     external_files(path, proto)
+    if any(graph.sparse_initializer for graph in graphs(proto.graph)):
+        raise InputError(f"{path}: has sparse weights, which are not supported; make them dense")
     folder = Path(path).absolute().parent  # mapped weights must survive a change of folder
     try:
         model = ir.from_proto(proto)
@@ -212,7 +215,8 @@ def _external_values(model: ir.Model) -> list[tuple[ir.Value, ir.ExternalTensor]
 def _weights_in_memory(model: ir.Model) -> Iterator[None]:
     mapped = _external_values(model)
     try:
-        ir.external_data.load_to_model(model)
+        for value, tensor in mapped:  # views of the mapped file, not copies
+            value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
         yield
     finally:
         for value, tensor in mapped:

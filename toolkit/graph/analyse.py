@@ -181,7 +181,7 @@ def _analysis(normalised: Normalised, trial: _Trial) -> Analysis:
         sum(weights.values()),
         sum(size for name, size in weights.items() if name in on_groups),
         sum(macs.values()),
-        {r.step.name: trial.choices[r.step.name] for r in trial.readings if r.is_open},
+        {r.step.name: trial.choices.get(r.step.name, 0) for r in trial.readings if r.is_open},
         macs,
         trial.classes,
     )

@@ -7,6 +7,8 @@ are opened, the weights are in memory once, and no model is ever one string of b
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import shutil
 import tempfile
 import weakref
@@ -27,6 +29,7 @@ Feeds = Mapping[str, NDArray[Any]]
 _IN_FILE_FROM = 1 << 16  # bytes; smaller weights stay in the model
 _ALIGN = 1 << 12
 _FILE = "weights.bin"
+_OWNER = "onnxtrim.weight_file"
 
 # Their outputs are sequences or optionals, which have no shape.
 _NOT_TENSORS = frozenset(
@@ -36,7 +39,10 @@ _NOT_TENSORS = frozenset(
 
 
 class WeightFile:
-    """Large tensors in a temporary file, written once each; gone with the last reference."""
+    """Large tensors in a temporary file, written once each.
+
+    The file goes with the last reference to this object; adopted tensors hold one.
+    """
 
     def __init__(self) -> None:
         self._folder: Path | None = None  # made when the first large tensor comes
@@ -58,7 +64,10 @@ class WeightFile:
             InputError: ONNX Runtime refuses the model.
         """
         return open_session(
-            proto.SerializeToString(), RunOptions(), optimise=optimise, weights=self._folder
+            proto.SerializeToString(),
+            RunOptions(arena=False),  # it would keep what one large run needed
+            optimise=optimise,
+            weights=self._folder,
         )
 
     def proto(self, model: ir.Model) -> onnx.ModelProto:
@@ -76,7 +85,18 @@ class WeightFile:
                     )
         return ir.to_proto(model)
 
+    def adopt(self, model: ir.Model) -> None:
+        """Let the large weights of a model lie here only, not in memory as well."""
+        for value in model.graph.initializers.values():
+            tensor = value.const_value
+            if tensor is not None and tensor.nbytes >= _IN_FILE_FROM:
+                value.const_value = self._moved(tensor)
+                value.const_value.meta[_OWNER] = self
+                self._held.pop(id(tensor), None)
+
     def _moved(self, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
+        if isinstance(tensor, ir.ExternalTensor) and tensor.meta.get(_OWNER) is self:
+            return tensor
         held = self._held.get(id(tensor))
         if held is not None:
             return held[1]
@@ -98,6 +118,12 @@ class WeightFile:
         self._end += -(-tensor.nbytes // _ALIGN) * _ALIGN
         self._held[id(tensor)] = tensor, moved  # held: an id is unique only while it lives
         return moved
+
+
+def release_memory() -> None:
+    """Give freed memory back to the system, where the allocator would keep it (glibc)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def tensor_values(model: ir.Model) -> list[ir.Value]:

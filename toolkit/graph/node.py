@@ -28,14 +28,28 @@ class NodeView:
         inputs: Shape of each input, ``None`` for one that is absent or no tensor.
         outputs: Shape of each output.
         opset: Version of ONNX's operator set.
-        varying: For each output, the axes whose size depends on the model's inputs.
+        varying: For each output, the axes whose size depends on the model's inputs, with their
+            size at other inputs.
+        varying_inputs: The same for each input.
     """
 
     node: ir.Node
     inputs: tuple[Shape | None, ...]
     outputs: tuple[Shape | None, ...]
     opset: int
-    varying: tuple[frozenset[int], ...] = ()
+    varying: tuple[Mapping[int, int], ...] = ()
+    varying_inputs: tuple[Mapping[int, int], ...] = ()
+
+    def at_other_inputs(self) -> tuple[Shape, Shape]:
+        """Shapes of the first input and the first output at other sizes of the model's inputs."""
+        found = []
+        for shapes, varying in (
+            (self.inputs, self.varying_inputs),
+            (self.outputs, self.varying),
+        ):
+            other = varying[0] if varying else {}
+            found.append(tuple(other.get(k, size) for k, size in enumerate(shapes[0] or ())))
+        return found[0], found[1]
 
     def attribute(self, name: str, default: int) -> int:
         """An integer attribute."""

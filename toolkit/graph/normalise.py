@@ -27,6 +27,7 @@ from onnxtrim.toolkit.graph.execute import (
     Prober,
     WeightFile,
     measure_shapes,
+    release_memory,
     tensor_values,
 )
 from onnxtrim.toolkit.graph.rewrite import inline_branches, replace_sequences
@@ -52,7 +53,8 @@ class Normalised:
         shapes: Shape of every tensor at the smallest batch.
         feeds: The inputs at which the shapes were measured.
         copies: For every copy of a shared initializer, the name of the one it was made from.
-        varying: For tensors with axes whose size depends on the inputs, those axes.
+        varying: For tensors with axes whose size depends on the inputs, those axes with their
+            size at the last feeds.
         weights: Where the large weights of this model lie for sessions.
     """
 
@@ -60,7 +62,7 @@ class Normalised:
     shapes: dict[str, tuple[int, ...]]
     feeds: Feeds
     copies: dict[str, str]
-    varying: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    varying: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     weights: WeightFile = field(default_factory=WeightFile, repr=False, compare=False)
 
 
@@ -95,7 +97,10 @@ def normalise(model: ir.Model, feeds: Sequence[Feeds]) -> Normalised:
     _drop_zero_biases(result.graph, folded)
     passes.RemoveUnusedNodesPass()(result)
     copies = _unshare(result.graph)
+    weights.adopt(result)
+    release_memory()
     shapes = measure_shapes(result, feeds, weights)
+    release_memory()
     return Normalised(result, shapes[0], feeds[0], copies, _varying(shapes), weights)
 
 
@@ -106,11 +111,11 @@ def remeasure(normalised: Normalised, model: ir.Model) -> Normalised:
     return replace(normalised, model=model, shapes=shapes, weights=weights)
 
 
-def _varying(shapes: Sequence[Mapping[str, tuple[int, ...]]]) -> dict[str, frozenset[int]]:
+def _varying(shapes: Sequence[Mapping[str, tuple[int, ...]]]) -> dict[str, dict[int, int]]:
     """Axes that differ between the first and the last feeds."""
     first, last = shapes[0], shapes[-1]
     return {
-        name: frozenset(k for k, size in enumerate(shape) if size != last[name][k])
+        name: {k: last[name][k] for k, size in enumerate(shape) if size != last[name][k]}
         for name, shape in first.items()
         if shape != last[name]
     }
@@ -171,7 +176,8 @@ def _moved_weights(
     }
     moved = set(initial)
     for node in graph:
-        names = {value.name or "" for value in node.inputs if value is not None}
+        read = node.inputs[:1] if node.op_type == "CastLike" else node.inputs
+        names = {value.name or "" for value in read if value is not None}
         wide = any(len(shapes[name]) > 1 for name in names & moved)
         fits = node.op_type in _MOVES or (node.op_type in _ARITHMETIC and wide)
         if fits and names & moved and names <= constant:

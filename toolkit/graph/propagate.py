@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from onnxtrim.toolkit.graph.groups import Touch
 from onnxtrim.toolkit.graph.labels import AxisRef, Freeze, Index, Labels, Ties
-from onnxtrim.toolkit.graph.node import Answer, Frozen, NodeView, Piece, Rule, Spliced
+from onnxtrim.toolkit.graph.node import Answer, Frozen, Move, NodeView, Piece, Rule, Spliced
 from onnxtrim.toolkit.graph.normalise import Normalised
 from onnxtrim.toolkit.graph.rules import answer
 from onnxtrim.toolkit.graph.signature import Axis, Binding, bind, followed, parse
@@ -21,6 +21,7 @@ from onnxtrim.toolkit.graph.values import independent_values
 Choices = Mapping[str, int]  # node -> which of its alternatives is taken
 
 _INPUT = Freeze("", "graph input", "it is an input of the model")
+_MERGED = "the axis is merged with one whose size depends on the inputs"
 _OUTPUT = Freeze("", "graph output", "it is an output of the model")
 
 
@@ -85,12 +86,14 @@ def steps(normalised: Normalised) -> list[Step]:
     def shape(value: ir.Value | None) -> tuple[int, ...] | None:
         return None if value is None else shapes.get(value.name or "")
 
+    def varying(value: ir.Value | None) -> Mapping[int, int]:
+        return {} if value is None else normalised.varying.get(value.name or "", {})
+
     result = []
     for node in model.graph:
-        varying = (normalised.varying.get(value.name or "", frozenset()) for value in node.outputs)
         view = NodeView(
             node, tuple(map(shape, node.inputs)), tuple(map(shape, node.outputs)), opset,
-            tuple(varying),
+            tuple(map(varying, node.outputs)), tuple(map(varying, node.inputs)),
         )  # fmt: skip
         result.append(Step(view, *answer(view)))
     return result
@@ -100,7 +103,7 @@ class Walker:
     """Reads nodes, each alternative once: a search asks for the same ones again and again."""
 
     def __init__(self, normalised: Normalised) -> None:
-        self.shapes = normalised.shapes
+        self.shapes, self.varying = normalised.shapes, normalised.varying
         self.graph = normalised.model.graph
         self.steps = steps(normalised)
         self.labels = Labels(self.shapes)
@@ -165,14 +168,34 @@ class Walker:
         for a, b in piece.passes:
             ties.tie(self.labels.of((source, a)), self.labels.of((target, b)))
         for move in piece.moves:
-            taken = self.labels.of((source, move.source))[move.taken]
-            ties.tie(taken, self.labels.of((target, move.target))[move.put])
+            one, other = (source, move.source), (target, move.target)
+            if self._is_cut(one, other, move):
+                for ref in (one, other):
+                    ties.freeze(self.labels.of(ref), Freeze(name, node.op_type, _MERGED))
+                continue
+            ties.tie(self.labels.of(one)[move.taken], self.labels.of(other)[move.put])
         cause = Freeze(name, node.op_type, rule.why if rule is not None else "")
         for axis, positions in piece.frozen_inputs:
             labels = self.labels.of((source, axis))
             ties.freeze(labels if positions is None else labels[positions], cause)
         for axis in piece.frozen_outputs:
             ties.freeze(self.labels.of((target, axis)), cause)
+
+    def _size(self, ref: AxisRef) -> int | None:
+        """Size of an axis at other inputs, ``None`` if it is the same."""
+        return self.varying.get(ref[0], {}).get(ref[1])
+
+    def _is_cut(self, one: AxisRef, other: AxisRef, move: Move) -> bool:
+        """Whether some positions move of an axis that is longer or shorter at other inputs."""
+        if self._size(one) is None and self._size(other) is None:
+            return False
+        size = self.shapes[one[0]][one[1]]
+        everything = np.arange(size)
+        return (
+            self._size(one) != self._size(other)
+            or not np.array_equal(move.taken, everything)
+            or not np.array_equal(move.put, everything)
+        )
 
     def _apply(self, step: Step, ties: Ties, text: str) -> Reading:
         view, rule = step.view, step.rule
@@ -239,6 +262,8 @@ class Walker:
         if inputs and not outputs and not activations:
             cause = Freeze(name, operator, "it is contracted between constants")
             ties.freeze(self.labels.of(inputs[0][1]), cause)
+        elif inputs and not outputs and any(self._size(ref) is not None for _, ref in activations):
+            ties.freeze(self.labels.of(inputs[0][1]), Freeze(name, operator, _MERGED))
         elif inputs and not outputs:
             for index, ref in activations:
                 yield Touch(name, operator, "consumer", ref, index, weight, operand)

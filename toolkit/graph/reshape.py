@@ -15,7 +15,9 @@ Shape = tuple[int, ...]
 MOST_ALTERNATIVES = 12
 
 
-def reshape_signatures(source: Shape, target: Shape) -> list[tuple[str, str]]:
+def reshape_signatures(
+    source: Shape, target: Shape, other: tuple[Shape, Shape] | None = None
+) -> list[tuple[str, str]]:
     """Input and output operand of a reshape, in every way in which factors can be followed.
 
     An axis can follow one factor. The first alternative follows the outermost ones: channels
@@ -24,6 +26,8 @@ def reshape_signatures(source: Shape, target: Shape) -> list[tuple[str, str]]:
     Args:
         source: Shape before.
         target: Shape after; the same number of elements.
+        other: Both at other sizes of the model's inputs. A factor that then lies elsewhere, such
+            as channels merged with a free size within them, can't be followed.
     """
     if math.prod(source) == 0 or math.prod(source) != math.prod(target):
         return [(_operand(source, {}, "S"), _operand(target, {}, "T"))]
@@ -36,10 +40,32 @@ def reshape_signatures(source: Shape, target: Shape) -> list[tuple[str, str]]:
             left |= _assign(source, mine, factors, len(sizes))
             right |= _assign(target, theirs, factors, len(sizes))
             sizes += factors
+    steady = set(range(len(sizes)))
+    if other is not None:
+        before, after = _strides(other[0], left, sizes), _strides(other[1], right, sizes)
+        steady = {k for k in steady if before[k] is not None and before[k] == after[k]}
     return [
         (_operand(source, left, "S", followed), _operand(target, right, "T", followed))
-        for followed in itertools.islice(_choices(sizes, left, right), MOST_ALTERNATIVES)
+        for followed in itertools.islice(_choices(steady, left, right), MOST_ALTERNATIVES)
     ]
+
+
+def _strides(
+    shape: Shape, axes: Mapping[int, list[int]], sizes: list[int]
+) -> dict[int, int | None]:
+    """How many elements lie between two slices of each factor; ``None`` if it does not fit.
+
+    An axis that is longer here than where the factors were found repeats them: heads that are
+    merged with the batch.
+    """
+    result: dict[int, int | None] = {}
+    for axis, factors in axes.items():
+        inner = 1
+        for factor in reversed(factors):
+            fits = shape[axis] % (inner * sizes[factor]) == 0
+            result[factor] = math.prod(shape[axis + 1 :]) * inner if fits else None
+            inner *= sizes[factor]
+    return result
 
 
 def _stretches(source: Shape, target: Shape) -> Iterator[tuple[list[int], list[int]]]:
@@ -86,13 +112,13 @@ def _assign(shape: Shape, axes: list[int], factors: list[int], first: int) -> di
 
 
 def _choices(
-    sizes: list[int], left: Mapping[int, list[int]], right: Mapping[int, list[int]]
+    steady: set[int], left: Mapping[int, list[int]], right: Mapping[int, list[int]]
 ) -> Iterator[frozenset[int]]:
     """Maximal sets of factors of which no axis has two, the outermost first."""
-    rivals: dict[int, set[int]] = {factor: set() for factor in range(len(sizes))}
+    rivals: dict[int, set[int]] = {factor: set() for factor in steady}
     for axis in (*left.values(), *right.values()):
-        for factor in axis:
-            rivals[factor] |= set(axis) - {factor}
+        for factor in steady & set(axis):
+            rivals[factor] |= (set(axis) & steady) - {factor}
 
     def extend(chosen: frozenset[int], rest: list[int]) -> Iterator[frozenset[int]]:
         if not rest:

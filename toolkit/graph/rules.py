@@ -199,7 +199,8 @@ def _view(view: NodeView) -> Answer:
     if source is None or target is None:
         return Frozen("its shape is not known")
     rest = ", _" * (len(view.inputs) - 1)
-    return tuple(f"{left}{rest} -> {right}" for left, right in reshape_signatures(source, target))
+    found = reshape_signatures(source, target, view.at_other_inputs())
+    return tuple(f"{left}{rest} -> {right}" for left, right in found)
 
 
 def _made(view: NodeView, axis: int) -> str:

@@ -91,9 +91,9 @@ def gather(view: NodeView) -> Answer:
         if other != axis
     )
     array = constant_array(view.node.inputs[1])
-    new = tuple(range(axis, axis + len(indices)))
     if array is None or array.ndim > 1:
-        return Spliced((Piece(0, 0, passes, (), ((axis, None),), new),))
+        own = Piece(1, 0, tuple((k, axis + k) for k in range(len(indices))))
+        return Spliced((Piece(0, 0, passes, (), ((axis, None),)), own))
     taken = np.asarray(array, np.int64) % data[axis]
     if taken.ndim == 0:  # the axis vanishes; only the picked slice must stay
         return Spliced((Piece(0, 0, passes, (), ((axis, taken.reshape(1)),)),))
