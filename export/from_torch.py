@@ -25,6 +25,7 @@ from onnxtrim.export.modules import (
     parse_shape,
     random_inputs,
 )
+from onnxtrim.export.names import name_apart
 from onnxtrim.export.parity import module_outputs, parity
 
 if TYPE_CHECKING:
@@ -214,6 +215,7 @@ def _export(
     _check_asked(model, dynamic, opset)
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         node.metadata_props.pop(_STACK_TRACE, None)  # paths of this machine
+    name_apart(model.graph)
     return model
 
 

@@ -22,8 +22,14 @@ _MOST = 0.01  # more is not rounding: the module is random, or its output is noi
 _ROUNDINGS = 64.0  # assumed where the module can't run in float64
 
 
-def parity(path: str | os.PathLike[str], module: torch.nn.Module, inputs: Sequence[Any]) -> float:
-    """Compare an ONNX file with the torch module it came from.
+def parity(
+    model: str | os.PathLike[str] | bytes,
+    module: torch.nn.Module,
+    inputs: Sequence[Any],
+    *,
+    least: float = 0.0,
+) -> float:
+    """Compare an ONNX model with the torch module it came from.
 
     1. y = module(inputs) as it is; scale = max |y| per output.
     2. noise = max |y - y64| / scale, with y64 the module's output in float64: what rounding
@@ -32,9 +38,10 @@ def parity(path: str | os.PathLike[str], module: torch.nn.Module, inputs: Sequen
        boolean outputs, and the places of NaN and infinity, must be equal.
 
     Args:
-        path: The ONNX file; inputs are matched by position.
+        model: The ONNX file or its content; inputs are matched by position.
         module: Runs in evaluation mode; it is not changed.
         inputs: Tensors, one per input.
+        least: An error of floating-point outputs that is always allowed.
 
     Returns:
         The largest error of all outputs, relative to the output's scale.
@@ -46,7 +53,7 @@ def parity(path: str | os.PathLike[str], module: torch.nn.Module, inputs: Sequen
     with evaluating(module):
         reference = module_outputs(module, inputs)
         exact = _float64_outputs(module, inputs)
-    found = _onnx_outputs(path, inputs)
+    found = _onnx_outputs(model, inputs)
     if len(found) != len(reference):
         raise WorkError(
             f"the exported model has {len(found)} outputs, the module has {len(reference)}"
@@ -54,7 +61,7 @@ def parity(path: str | os.PathLike[str], module: torch.nn.Module, inputs: Sequen
     worst = 0.0
     for index, (have, want) in enumerate(zip(found, reference, strict=True)):
         error = _relative_error(have, want, f"output {index}")
-        allowed = _tolerance(want, exact[index] if exact else None)
+        allowed = max(least, _tolerance(want, exact[index] if exact else None))
         if error > allowed:
             raise WorkError(
                 f"output {index} of the exported model differs from the module by {error:.1e} of"
@@ -102,9 +109,11 @@ def _float64_outputs(module: torch.nn.Module, inputs: Sequence[Any]) -> list[tor
         return None
 
 
-def _onnx_outputs(path: str | os.PathLike[str], inputs: Sequence[Any]) -> list[NDArray[Any]]:
+def _onnx_outputs(
+    model: str | os.PathLike[str] | bytes, inputs: Sequence[Any]
+) -> list[NDArray[Any]]:
     try:
-        session = open_session(path, RunOptions(threads=1))
+        session = open_session(model, RunOptions(threads=1))
     except InputError as error:
         raise WorkError(str(error)) from error
     names = [node.name for node in session.get_inputs()]

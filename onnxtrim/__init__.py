@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from onnxtrim.bench.errors import InputError, NothingToRemoveError, OnnxtrimError, WorkError
     from onnxtrim.export.from_torch import export_module
     from onnxtrim.toolkit.sweep import sweep
+    from onnxtrim.toolkit.torch_bridge import apply_plan
     from onnxtrim.toolkit.trim import trim
 
 _LAZY = {
@@ -22,6 +23,7 @@ _LAZY = {
     "NothingToRemoveError": "onnxtrim.bench.errors",
     "OnnxtrimError": "onnxtrim.bench.errors",
     "WorkError": "onnxtrim.bench.errors",
+    "apply_plan": "onnxtrim.toolkit.torch_bridge",
     "export_module": "onnxtrim.export.from_torch",
     "sweep": "onnxtrim.toolkit.sweep",
     "trim": "onnxtrim.toolkit.trim",
@@ -33,6 +35,7 @@ __all__ = [
     "OnnxtrimError",
     "WorkError",
     "__version__",
+    "apply_plan",
     "export_module",
     "sweep",
     "trim",

@@ -248,3 +248,30 @@ def test_nan_must_be_in_the_same_places(tmp_path: Path) -> None:
     assert report.max_error < 1e-6
     with pytest.raises(WorkError, match="differs"):
         parity(tmp_path / "m.onnx", Function(lambda a: torch.sqrt(a.abs())), (randn(4, 16),))
+
+
+def test_parameters_may_be_called_as_operators_are(tmp_path: Path) -> None:
+    """The exporter calls inner values after operators, which gave two values one name."""
+
+    class Clash(nn.Module):
+        index: torch.Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+            self.linear = nn.Parameter(torch.randn(4))
+            for name in ("add", "relu", "mul", "val_0"):
+                self.register_buffer(name, torch.randn(4))
+            self.register_buffer("index", torch.tensor([3, 0]))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.relu(self.layer(x) + self.get_buffer("add")) * self.get_buffer("mul")
+            x = x + self.get_buffer("relu") + self.linear + self.get_buffer("val_0")
+            return x[:, self.index]
+
+    module = seeded(Clash)
+    path = tmp_path / "m.onnx"
+    export_module(module, (randn(2, 4),), path, input_names=["mul_1"], output_names=["add_3"])
+    stored = {tensor.name for tensor in onnx.load(path).graph.initializer}
+    assert {"add", "relu", "mul", "val_0", "index", "linear"} <= stored
+    assert parity(path, module, (randn(5, 4),)) < 1e-5

@@ -31,6 +31,7 @@ from onnxtrim.toolkit.graph.surgery import (
     remove_units,
     share_again,
 )
+from onnxtrim.toolkit.kept import Kept, kept_after
 from onnxtrim.toolkit.limits import Limits
 from onnxtrim.toolkit.plan import Plan, first_analysis, make_plan
 from onnxtrim.toolkit.prepare import Calibration, Feeds, Prepared, prepare
@@ -77,6 +78,8 @@ class TrimResult:
         divergence: Squared difference of the outputs over the variance of the original's, on the
             first calibration samples; ``None`` without data.
         warnings: What the user should know.
+        prepared: The analysed original.
+        kept: Which positions of its tensors are left.
     """
 
     model: ir.Model = field(repr=False)
@@ -89,6 +92,8 @@ class TrimResult:
     self_check: SelfCheck
     divergence: float | None
     warnings: tuple[str, ...]
+    prepared: Prepared = field(repr=False)
+    kept: Kept = field(repr=False)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model after checking it with onnx and ONNX Runtime, whole or not at all.
@@ -98,6 +103,23 @@ class TrimResult:
             WorkError: The written file is refused; nothing is left behind.
         """
         save_model(self.model, path, source=self.source)
+
+    def to_torch(
+        self, module: torch.nn.Module, example_inputs: Sequence[torch.Tensor] | None = None
+    ) -> torch.nn.Module:
+        """The same pruning in the torch module, to fine-tune it; see :mod:`.torch_bridge`.
+
+        Args:
+            module: What was exported; it stays as it is.
+            example_inputs: Inputs on which both are compared; the self-check's otherwise.
+
+        Raises:
+            InputError: The module can't be that small, or its own code hard-codes sizes.
+            MissingExtraError: torch is not installed.
+        """
+        from onnxtrim.toolkit.torch_bridge import write_back
+
+        return write_back(self, module, example_inputs)
 
     def summary(self) -> str:
         """Two lines for people."""
@@ -254,14 +276,17 @@ def apply_plan(
     cut = _Cut(original.model.clone(), SelfCheck(0.0, 0.0, 0), ())
     if not plan.stages:
         share_again(cut.model, original.normalised.copies)
+    kept: Kept = {}
     for number, stage in enumerate(plan.stages):
         if number:
             analysis = analyse(remeasure(analysis.normalised, cut.model), stage.choices)
         keep = stage.keep(analysis, "the plan")
         is_last = number == len(plan.stages) - 1
         cut = _cut(analysis, keep, statistics, prepared.feeds, cut, deep=deep, share=is_last)
+        stays = positions(analysis, keep)
+        kept = kept_after(kept, stays)
         if statistics is not None:
-            statistics = statistics.cut(positions(analysis, keep))
+            statistics = statistics.cut(stays)
     _describe(cut.model, prepared, plan)
     groups = {group.name: Change(group.units, group.units) for group in original.groups}
     groups |= {
@@ -280,6 +305,8 @@ def apply_plan(
         cut.check,
         None if data is None else divergence(prepared, cut.model, data),
         (*plan.warnings, *(f"not repaired: {text}" for text in cut.skipped)),
+        prepared,
+        kept,
     )
 
 
