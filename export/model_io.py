@@ -99,9 +99,8 @@ def save_model(
         if external:
             _save_with_data(model, target, accept)
         else:
-            data = model_bytes(model)
             with atomic_path(target) as temporary:
-                temporary.write_bytes(data)
+                temporary.write_bytes(model_bytes(model))
                 accept(temporary)
     except OSError as error:
         raise WorkError(f"{target}: can't be written ({error.strerror or error})") from error

@@ -1,8 +1,8 @@
 """The reference that surgery must equal: the original with the removed units masked.
 
-A unit is masked where it is *read*, by a ``Where`` on the edge into the consumer: on its constant
-operand if it has one, else on the activation (not ``Mul``: 0 * inf is NaN). This needs no
-knowledge of the operator, nor of what happens between producer and consumer.
+A unit is masked where it is *read*, by a ``Where`` on the edge into the consumer (not ``Mul``:
+0 * inf is NaN). This needs no knowledge of the operator, nor of what happens between producer and
+consumer.
 """
 
 from __future__ import annotations
@@ -53,9 +53,10 @@ def _masked_edges(analysis: Analysis, keep: Keep) -> dict[Edge, NDArray[np.bool_
 
 
 def _edge(touch: Touch) -> tuple[int, AxisRef]:
-    if touch.weight is not None:
-        return touch.weight_operand, touch.weight
-    return touch.operand, touch.value
+    """The activation, which is smaller than most weights; the weight if that is not an input."""
+    if touch.operand >= 0 or touch.weight is None:
+        return touch.operand, touch.value
+    return touch.weight_operand, touch.weight
 
 
 def _types(model: ir.Model, analysis: Analysis, names: set[str]) -> dict[str, np.dtype[Any]]:
