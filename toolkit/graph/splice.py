@@ -91,9 +91,12 @@ def gather(view: NodeView) -> Answer:
         if other != axis
     )
     array = constant_array(view.node.inputs[1])
-    if array is None or array.ndim > 1:
+    if array is None:  # the axes of live indices go on in the output
         own = Piece(1, 0, tuple((k, axis + k) for k in range(len(indices))))
         return Spliced((Piece(0, 0, passes, (), ((axis, None),)), own))
+    if array.ndim > 1:
+        new = tuple(range(axis, axis + array.ndim))
+        return Spliced((Piece(0, 0, passes, (), ((axis, None),), new),))
     taken = np.asarray(array, np.int64) % data[axis]
     if taken.ndim == 0:  # the axis vanishes; only the picked slice must stay
         return Spliced((Piece(0, 0, passes, (), ((axis, taken.reshape(1)),)),))
