@@ -34,6 +34,7 @@ def check_structure(name: str, model: onnx.ModelProto) -> None:
     """
     try:
         check = _Structure(name, model)
+        check.opsets()
         check.graph(model.graph, set())
         for function in model.functions:
             check.function(function)
@@ -62,6 +63,14 @@ def bits_per_element(data_type: int) -> int:
     return onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize * 8
 
 
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph and all bodies in it."""
+    yield graph
+    for node in graph.node:
+        for body in bodies(node):
+            yield from graphs(body)
+
+
 def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     """The graphs among a node's attributes."""
     for attribute in node.attribute:
@@ -83,6 +92,13 @@ class _Structure:
 
     def refuse(self, what: str, advice: str = _AGAIN) -> InputError:
         return InputError(f"{self.name}: {what}; {advice}")
+
+    def opsets(self) -> None:
+        """ONNX Runtime guesses where nothing is said; nobody should."""
+        standard = {"", "ai.onnx"}
+        used = any(node.domain in standard for node in self.model.graph.node)
+        if used and not any(item.domain in standard for item in self.model.opset_import):
+            raise self.refuse("does not say which opset its operators are of")
 
     def graph(self, graph: onnx.GraphProto, outer: set[str]) -> None:
         """One graph and its bodies; they see the names of the graphs around them."""

@@ -84,13 +84,18 @@ def external_files(path: str | os.PathLike[str], model: onnx.ModelProto) -> tupl
             continue
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
-        where = f"{path}: tensor {tensor.name!r} has its data in {location!r}"
+        short = location if len(location) < 200 else f"{location[:200]}..."
+        where = f"{path}: tensor {tensor.name!r} has its data in {short!r}"
         if not location or Path(location).is_absolute() or "\\" in location or "\0" in location:
             raise InputError(f"{where}; only files in the model's folder are read")
         file = folder / location
-        if not file.resolve().is_relative_to(folder.resolve()):
+        try:
+            inside, exists = file.resolve().is_relative_to(folder.resolve()), file.is_file()
+        except (OSError, RuntimeError):  # too long, or links in a circle
+            inside, exists = True, False
+        if not inside:
             raise InputError(f"{where}, outside the model's folder; only that folder is read")
-        if not file.is_file():
+        if not exists:
             raise InputError(f"{where}, and there is no such file beside the model")
         _check_range(tensor, entries, file.stat().st_size, where)
         found[file.resolve()] = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,6 +34,8 @@ Sizes = Mapping[str, int | Sequence[int]]
 
 MOST_ELEMENTS = 2**27
 """Most elements of an input that is made up."""
+
+_SOURCE = re.compile(r"/onnxruntime_src/\S+:\d+ ")
 
 _DTYPES = {
     "tensor(float)": np.float32,
@@ -202,7 +205,19 @@ def _reason(error: Exception) -> str:
     text = text.removeprefix("[ONNXRuntimeError] : ")
     parts = text.split(" : ", 2)
     text = parts[-1] if len(parts) == 3 and parts[0].isdigit() else text
+    while (place := _SOURCE.search(text)) is not None:
+        text = text[: place.start()] + text[_signature_end(text, place.end()) :].lstrip()
     return text if len(text) <= 300 else text[:297] + "..."
+
+
+def _signature_end(text: str, start: int) -> int:
+    """Where the C++ signature that begins at ``start`` ends; ``start`` if there is none."""
+    depth = 0
+    for place, letter in enumerate(text[start:], start):
+        depth += (letter == "(") - (letter == ")")
+        if letter == ")" and depth <= 0:
+            return place + 1
+    return start
 
 
 def _dtype(node: Any) -> np.dtype[Any]:

@@ -91,7 +91,7 @@ def save_model(
 
     def accept(temporary: Path) -> None:
         if check:
-            check_model(temporary, shown=target)
+            check_model(temporary, shown=target, source=source)
         if verify is not None:
             verify(temporary)
 
@@ -122,21 +122,25 @@ def model_bytes(model: ir.Model) -> bytes:
 
 
 def check_model(
-    path: str | os.PathLike[str], *, shown: str | os.PathLike[str] | None = None
+    path: str | os.PathLike[str],
+    *,
+    shown: str | os.PathLike[str] | None = None,
+    source: str | os.PathLike[str] | None = None,
 ) -> None:
     """Check a written model: ``onnx.checker`` with shape inference, then a load in ONNX Runtime.
 
     Args:
         path: The file.
         shown: The name to use for it in messages.
+        source: The model that it was made from. If ``onnx.checker`` refuses that too, as it does
+            with some that run, only the load counts.
 
     Raises:
         WorkError: One of them refuses the file.
     """
     name = str(path if shown is None else shown)
-    try:
-        onnx.checker.check_model(os.fspath(path), full_check=True)
-    except Exception as error:  # the binding raises types of its own
+    error = _checker_error(path)
+    if error is not None and (source is None or _checker_error(source) is None):
         reason = first_line(error).replace(str(path), name)
         raise WorkError(
             f"{name}: onnx.checker refuses the model that was made ({reason})"
@@ -145,6 +149,14 @@ def check_model(
         open_session(os.fspath(path), RunOptions(threads=1))
     except InputError as error:
         raise WorkError(str(error).replace(str(path), name)) from error
+
+
+def _checker_error(path: str | os.PathLike[str]) -> Exception | None:
+    try:
+        onnx.checker.check_model(os.fspath(path), full_check=True)
+    except Exception as error:  # the binding raises types of its own
+        return error
+    return None
 
 
 def tensor_bytes(model: ir.Model) -> int:

@@ -113,4 +113,9 @@ def _tell(error: Exception) -> int:
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split())
+    """One line; names out of a file may hold anything, also what controls a terminal."""
+    text = " ".join(text.split())
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
