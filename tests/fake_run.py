@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,57 @@ def write_run(
     text = "".join(json.dumps(line) + "\n" for line in [original(), *lines])
     (folder / "results.jsonl").write_text(text, encoding="utf-8")
     return folder
+
+
+def graph(more: int = 0) -> dict[str, Any]:
+    """The ``graph.json`` of the same network; ``more`` makes it longer by so many blocks."""
+    names = [*WIDTHS, "fc4", *(f"/model/layers.{number}/fc" for number in range(more))]
+    groups = [*WIDTHS.items(), *((name, 64) for name in names[4:])]
+    number_of = {name: number for number, (name, _) in enumerate(groups)}
+    nodes = [_node("image", "input")]
+    for before, name in zip(["", *names], names, strict=False):
+        roles = [[number_of[before], "consumer"]] if before in number_of else []
+        if name in number_of:
+            roles.insert(0, [number_of[name], "producer"])
+        operators = ["Gemm", "Relu"] if roles[:1] != [[2, "consumer"]] else ["Gemm"]
+        nodes.append(_node(f"node_{name}", "operator", operators, roles, f"{name}.weight"))
+    reason = {"operator": "graph output", "reason": "it is an output of the model", "by": ""}
+    nodes[4]["frozen"] = [{"name": "fc4.weight", **reason}]
+    nodes.append(_node("output", "output"))
+    return {
+        "schema": "onnxtrim.graph/1",
+        "model": {"sha256": "3f" * 32},
+        "groups": [
+            {"name": name, "units": units, "parameters": 9 * units, "macs": 9 * units, "stage": 1}
+            for name, units in groups
+        ],
+        "nodes": nodes,
+        "edges": [
+            {
+                "from": number,
+                "to": number + 1,
+                "tensor": f"/model/tensor_{number}",
+                "shape": [1, 64],
+                "groups": [g for g, role in node["groups"] if role == "producer"],
+            }
+            for number, node in enumerate(nodes[:-1])
+        ],
+    }
+
+
+def _node(
+    name: str,
+    kind: str,
+    operators: Sequence[str] = (),
+    groups: Sequence[Any] = (),
+    weight: str = "",
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "kind": kind,
+        "parts": [{"name": f"{name}.{op}", "operator": op} for op in operators],
+        "weights": [{"name": weight, "shape": [64, 64]}] if weight else [],
+        "macs": 4096 if operators else 0,
+        "groups": list(groups),
+        "frozen": [],
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,13 @@ def driver() -> Iterator[Any]:
         yield opened
 
 
-def _open(driver: Any, tmp_path: Path, **line: Any) -> str:
+def _open(driver: Any, tmp_path: Path, graph: dict[str, Any] | None = None, **line: Any) -> str:
     lines = [fake_run.candidate(i, **(line if i == 3 else {})) for i in range(6)]
     page = tmp_path / "report.html"
-    write_report(load_run(fake_run.write_run(tmp_path / "run", lines)), page)
+    folder = fake_run.write_run(tmp_path / "run", lines)
+    if graph is not None:
+        (folder / "graph.json").write_text(json.dumps(graph), encoding="utf-8")
+    write_report(load_run(folder), page)
     browser.console(driver), browser.requests(driver)  # what came before
     driver.get(page.as_uri())
     return page.as_uri()
@@ -98,3 +102,143 @@ def test_the_zoom_button_shows_the_budget(driver: Any, tmp_path: Path) -> None:
     assert driver.execute_script(span) == pytest.approx(-2)
     driver.find_element("id", "zoom").click()
     assert driver.execute_script(span) < -6
+
+
+# --- the picture of the graph -------------------------------------------------------------------
+
+
+def _picture(driver: Any, tmp_path: Path, graph: dict[str, Any]) -> str:
+    """Open the page and scroll to the picture, which is drawn only then."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    address = _open(driver, tmp_path, graph)
+    driver.execute_script("document.getElementById('graph-title').scrollIntoView()")
+    WebDriverWait(driver, 60).until(lambda d: d.find_elements("css selector", "#graph .node"))
+    return address
+
+
+def _texts(driver: Any, selector: str) -> list[str]:
+    found = driver.find_elements("css selector", selector)
+    return [str(element.get_attribute("textContent")) for element in found]
+
+
+def _names_on(driver: Any) -> list[str]:
+    labels = driver.find_elements("css selector", ".node.on")
+    return [str(label.get_attribute("aria-label")).split(". ")[1].split(";")[0] for label in labels]
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+def test_the_graph_is_drawn(driver: Any, tmp_path: Path, width: int, height: int) -> None:
+    browser.resize(driver, width, height)
+    address = _picture(driver, tmp_path, fake_run.graph())
+    titles = ["image", *["Gemm + Relu"] * 3, "Gemm", "output"]
+    assert _texts(driver, ".node .title") == titles
+    places = [node.rect for node in driver.find_elements("css selector", "#graph .node .body")]
+    tops = [place["y"] for place in places]
+    assert tops == sorted(tops)
+    assert all(place["x"] >= 0 and place["x"] + place["width"] <= width for place in places)
+    assert len(driver.find_elements("css selector", ".edge")) == 5
+    assert len(driver.find_elements("css selector", ".node.frozen")) == 1
+    assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+    assert browser.console(driver) == []
+    assert browser.requests(driver) == [address]
+
+
+def test_a_box_tells_its_groups_under_the_mouse(driver: Any, tmp_path: Path) -> None:
+    browser.resize(driver, 1280, 900)
+    _picture(driver, tmp_path, fake_run.graph())
+    boxes = driver.find_elements("css selector", ".node")
+    browser.move_mouse(driver, boxes[2])
+    (tip,) = driver.find_elements("css selector", ".tip")
+    assert tip.text.splitlines()[0] == "node_fc2"
+    after = fake_run.candidate(3)["groups"][1]["after"]
+    assert f"makes 2 fc2: 512 → {after} units" in tip.text
+    assert "reads 1 fc1" in tip.text
+    browser.move_mouse(driver, boxes[4])
+    assert "frozen: fc4.weight: it is an output of the model" in tip.text
+
+
+def test_a_click_on_a_group_shows_all_that_it_ties(driver: Any, tmp_path: Path) -> None:
+    browser.resize(driver, 1280, 900)
+    _picture(driver, tmp_path, fake_run.graph())
+    (button,) = driver.find_elements("css selector", "button[data-group='1']")
+    button.click()
+    assert _names_on(driver) == ["node_fc2", "node_fc3"]
+    assert _texts(driver, ".node.on .note") == ["makes 2", "reads 2"]
+    assert len(driver.find_elements("css selector", ".edge.on")) == 1
+    assert button.get_attribute("aria-pressed") == "true"
+    assert _texts(driver, "table.widths tr.picked th") == ["fc2"]
+    assert driver.find_element("id", "graph-picked").text == (
+        "Group 2, fc2: made by node_fc2; read by node_fc3."
+    )
+    button.click()
+    assert _names_on(driver) == []
+    assert driver.find_element("id", "graph-picked").text == ""
+    assert browser.console(driver) == []
+
+
+def test_the_graph_by_keys(driver: Any, tmp_path: Path) -> None:
+    from selenium.webdriver import ActionChains, Keys
+
+    browser.resize(driver, 1280, 900)
+    _picture(driver, tmp_path, fake_run.graph(more=60))
+    assert len(driver.find_elements("css selector", ".node[tabindex='0']")) == 1
+    driver.execute_script("document.querySelector('.node[tabindex=\"0\"]').focus()")
+    ActionChains(driver).send_keys(Keys.DOWN, Keys.DOWN, Keys.ENTER).perform()
+    assert "node_fc2" in driver.switch_to.active_element.get_attribute("aria-label")
+    assert _names_on(driver) == ["node_fc2", "node_fc3"]
+    before = driver.find_element("id", "graph-stage").get_attribute("transform")
+    ActionChains(driver).send_keys("+").perform()
+    assert driver.find_element("id", "graph-stage").get_attribute("transform") != before
+    ActionChains(driver).send_keys(Keys.END).perform()  # far below: the picture follows
+    last, frame = (driver.find_element("css selector", s) for s in (".node:last-child", "#graph"))
+    assert frame.rect["y"] < last.rect["y"] < frame.rect["y"] + frame.rect["height"]
+    ActionChains(driver).send_keys(Keys.ESCAPE).perform()
+    assert _names_on(driver) == []
+    assert browser.console(driver) == []
+
+
+def test_names_stay_text_in_the_graph(driver: Any, tmp_path: Path) -> None:
+    graph = fake_run.graph()
+    for item in (*graph["groups"], *graph["nodes"]):
+        item["name"] = EVIL
+    for node in graph["nodes"]:
+        node["parts"] = [{"name": EVIL, "operator": EVIL} for _ in node["parts"]]
+    browser.resize(driver, 1280, 900)
+    _picture(driver, tmp_path, graph)
+    driver.find_element("css selector", "button[data-group='0']").click()
+    driver.find_element("css selector", "#graph-nodes summary").click()
+    browser.move_mouse(driver, driver.find_elements("css selector", ".node")[1])
+    (tip,) = driver.find_elements("css selector", ".tip")
+    assert tip.text.startswith(EVIL)
+    assert _texts(driver, "#graph-nodes tbody th") == [EVIL] * len(graph["nodes"])
+    inside = "#graph img, #graph script, #graph-nodes img, #graph-groups img, #graph-picked img"
+    assert driver.find_elements("css selector", inside) == []
+    assert browser.console(driver) == []
+
+
+def test_on_paper_no_box_is_cut_or_left_out(driver: Any, tmp_path: Path) -> None:
+    browser.resize(driver, 1280, 900)
+    _open(driver, tmp_path, fake_run.graph(more=60))
+    driver.execute_script("dispatchEvent(new Event('beforeprint'))")
+    views = [
+        [float(number) for number in slice_.get_dom_attribute("viewBox").split()]
+        for slice_ in driver.find_elements("css selector", "#graph .slice")
+    ]
+    assert len(views) > 3
+    assert [y + height for _, y, _, height in views[:-1]] == pytest.approx(
+        [v[1] for v in views[1:]]
+    )
+    places = driver.execute_script(
+        "return [...document.querySelectorAll('.node')].map((node) => {"
+        "const {e, f} = node.transform.baseVal[0].matrix, {width, height} = node.getBBox();"
+        "return [e - width / 2, f - height / 2, e + width / 2, f + height / 2]})"
+    )
+    assert len(places) == 66
+    for left, top, right, bottom in places:
+        assert any(
+            x <= left and y <= top and right <= x + width and bottom <= y + height
+            for x, y, width, height in views
+        )
+    driver.execute_script("dispatchEvent(new Event('afterprint'))")
+    assert driver.find_elements("css selector", "#graph .slice") == []

@@ -42,7 +42,7 @@ def graph_json(prepared: Prepared) -> dict[str, Any]:
             on_tensor[tensor].append(number)
     nodes = [
         *(_end(value, "input") for value in graph.inputs),
-        *_nodes(analysis, flow, blocks),
+        *_nodes(analysis, flow, blocks, on_tensor),
         *(_end(value, "output") for value in graph.outputs),
     ]
     outer = len(analysis.groups)
@@ -164,38 +164,37 @@ def _extension(last: ir.Node, flow: _Flow, ends: set[ir.Node]) -> list[ir.Node]:
 
 
 def _nodes(
-    analysis: Analysis, flow: _Flow, blocks: Sequence[Sequence[ir.Node]]
+    analysis: Analysis,
+    flow: _Flow,
+    blocks: Sequence[Sequence[ir.Node]],
+    on_tensor: Mapping[str, Sequence[int]],
 ) -> list[dict[str, Any]]:
     roles: dict[str, set[tuple[int, str]]] = defaultdict(set)
     for number, group in enumerate(analysis.all_groups()):
         for touch in group.touches:
             roles[touch.node].add((number, touch.role))
+    # Touches name only those carriers that have weights.
+    for node in flow.order:
+        made = (group for value in node.outputs for group in on_tensor.get(value.name or "", ()))
+        roles[node.name or ""] |= {(group, "carrier") for group in made}
     frozen = _frozen(analysis)
-    return [
-        _node(
-            analysis,
-            block,
-            list(dict.fromkeys(value for node in block for value in flow.weights(node))),
-            roles,
-            frozen,
-        )
-        for block in blocks
-    ]
+    return [_node(analysis, flow, block, roles, frozen) for block in blocks]
 
 
 def _node(
     analysis: Analysis,
+    flow: _Flow,
     block: Sequence[ir.Node],
-    weights: Sequence[ir.Value],
     roles: Mapping[str, set[tuple[int, str]]],
     frozen: Mapping[str, list[dict[str, str]]],
 ) -> dict[str, Any]:
     names = [node.name or "" for node in block]
-    stored = [value.name or "" for value in weights]
+    weights = dict.fromkeys(value for node in block for value in flow.weights(node))
     shapes = analysis.normalised.shapes
     mine = set[tuple[int, str]]().union(*(roles.get(name, ()) for name in names))
     # What a block makes it need not carry as well.
     mine = {(g, role) for g, role in mine if role != "carrier" or (g, "producer") not in mine}
+    stored = [value.name or "" for value in weights]
     reasons = [reason for name in (*names, *stored) for reason in frozen.get(name, ())]
     return {
         "name": names[0],

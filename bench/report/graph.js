@@ -1,113 +1,29 @@
 "use strict";
-// Draws the picture of the model; graph_layout.js places its boxes, report.css colours it.
+// The picture of the model: graph_layout.js places its boxes, graph_draw.js draws them, and
+// report.css colours them; here is what it does when it is looked at.
 (() => {
   const root = document.documentElement;
   const graph = JSON.parse(document.getElementById("data").textContent).graph;
   const host = document.getElementById("graph");
   const picked = document.getElementById("graph-picked");
-  const VERBS = { producer: "makes", carrier: "passes on", consumer: "reads" };
-  const HEIGHT = { title: 30, note: 46 };
+  const { svg, html, linesOf, measure, drawNode, drawEdge, drawSwatch, drawTable, slices, ofRole, out, VERBS } = graphDrawing;
+  for (const node of graph.nodes) node.lines = linesOf(node, graph.groups);
   const ZOOMS = { least: 0.02, most: 3, step: 1.3 };
   const LISTED = 8;
   const narrow = () => root.clientWidth < 640;
-  const short = (text, most = 34) =>
-    text.length <= most ? text : `${text.slice(0, most / 2 - 1)}…${text.slice(-most / 2)}`;
-
-  // All texts go through textContent and setAttribute: a name can't become markup.
-  function svg(tag, attributes = {}, text = "") {
-    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-    if (text) element.textContent = text;
-    return element;
-  }
-
-  function html(tag, className, text = "") {
-    const element = document.createElement(tag);
-    if (className) element.className = className;
-    element.textContent = text;
-    return element;
-  }
-
-  const look = (group) => group % graph.looks;
-  const ofRole = (node, ...roles) =>
-    [...new Set(node.groups.filter(([, role]) => roles.includes(role)).map(([group]) => group))];
-  const out = (node) => {
-    const made = ofRole(node, "producer");
-    return made.length ? made : ofRole(node, "carrier");
-  };
-
-  function measure() {
-    const pen = document.createElement("canvas").getContext("2d");
-    const width = (font, text) => {
-      pen.font = `${font} system-ui, sans-serif`;
-      return pen.measureText(text).width;
-    };
-    for (const node of graph.nodes) {
-      node.label = node.kind === "operator" ? short(node.title) : short(node.lines[0], 22);
-      const widest = Math.max(width("600 13px", node.label), width("12px", node.note));
-      node.size = { width: Math.max(72, Math.ceil(widest) + 28), height: node.note ? HEIGHT.note : HEIGHT.title };
-    }
-  }
-
-  // A stripe in as many equal parts as there are groups, up to six.
-  function stripe(box, groups, y, width) {
-    const shown = groups.slice(0, 6);
-    const part = (width - 12) / shown.length;
-    shown.forEach((group, i) => {
-      box.append(svg("rect", {
-        class: "stripe", x: 6 - width / 2 + i * part, y, width: Math.max(part - 1, 1), height: 7,
-        fill: `url(#look${look(group)})`, "data-of": group,
-      }));
-    });
-  }
-
-  function drawNode(node, n, at) {
-    const { width, height } = node.size;
-    const box = svg("g", {
-      class: `node ${node.kind}${node.frozen ? " frozen" : ""}`, transform: `translate(${at.x},${at.y})`,
-      role: "button", tabindex: n ? -1 : 0, "aria-label": `${node.title}. ${node.lines.join("; ")}`,
-      "aria-pressed": "false", "data-node": n,
-    });
-    const round = node.kind === "operator" ? 6 : height / 2;
-    box.append(svg("rect", { class: "body", x: -width / 2, y: -height / 2, width, height, rx: round }));
-    stripe(box, ofRole(node, "consumer"), -height / 2, width);
-    stripe(box, out(node), height / 2 - 7, width);
-    box.append(svg("text", { class: "title", y: node.note ? -3 : 4.5 }, node.label));
-    if (node.note) box.append(svg("text", { class: "note", y: 12.5 }, node.note));
-    return box;
-  }
-
-  // Through the middles of the bends, so that it has no corners, with a head at its end.
-  function drawEdge([, , groups, told], points) {
-    const spot = (p) => `${p.x.toFixed(1)} ${p.y.toFixed(1)}`;
-    let path = `M${spot(points[0])}`;
-    for (let i = 1; i < points.length - 1; i++) {
-      const next = points[i + 1];
-      const isLast = i === points.length - 2;
-      const end = isLast ? next : { x: (points[i].x + next.x) / 2, y: (points[i].y + next.y) / 2 };
-      path += `Q${spot(points[i])} ${spot(end)}`;
-    }
-    const last = points.at(-1);
-    if (points.length === 2) path += `L${spot(last)}`;
-    const edge = svg("g", { class: `edge${groups.length ? ` c${look(groups[0]) % 6}` : ""}` });
-    edge.append(svg("path", { class: "line", d: path }), svg("path", { class: "head", d: `M${spot(last)}l-4-7h8z` }));
-    edge.append(svg("title", {}, told));
-    return edge;
-  }
-
   const view = { k: 1, x: 0, y: 0 };
   let layout, picture, stage, boxes, lines, tip;
   let chosen = null; // the group that is highlighted
 
   function build() {
-    measure();
+    measure(graph.nodes);
     layout = layOutGraph(graph);
     picture = svg("svg", {
       role: "group", "aria-labelledby": "graph-title", "aria-describedby": "graph-lead graph-help",
     });
-    stage = svg("g");
+    stage = svg("g", { id: "graph-stage" });
     lines = graph.edges.map((edge, e) => drawEdge(edge, layout.bends[e]));
-    boxes = graph.nodes.map((node, n) => drawNode(node, n, layout.at[n]));
+    boxes = graph.nodes.map((node, n) => drawNode(node, n, layout.at[n], graph.looks));
     stage.append(...lines, ...boxes);
     picture.append(stage);
     tip = html("div", "tip");
@@ -115,6 +31,7 @@
     tip.setAttribute("aria-hidden", "true"); // the boxes' labels say the same
     host.replaceChildren(picture, tip);
     host.removeAttribute("aria-busy");
+    host.style.maxHeight = `${Math.ceil(layout.box.height) + 2}px`;
     listen();
     fitWidth();
   }
@@ -190,16 +107,20 @@
       boxes[n].classList.toggle("on", roles.length > 0);
       boxes[n].setAttribute("aria-pressed", String(roles.length > 0));
       const note = boxes[n].querySelector(".note");
-      if (note) note.textContent = roles.length ? roles.map((role) => VERBS[role]).join(", ") : node.note;
+      if (note) note.textContent = roles.length ? `${roles.map((role) => VERBS[role]).join(", ")} ${chosen + 1}` : node.note;
     });
-    graph.edges.forEach(([, , groups], e) => lines[e].classList.toggle("on", groups.includes(chosen)));
+    graph.edges.forEach(([, , groups], e) => {
+      const isOn = groups.includes(chosen);
+      lines[e].classList.toggle("on", isOn);
+      lines[e].style.setProperty("--of", isOn ? `var(--s${chosen % 6})` : "");
+    });
     for (const element of document.querySelectorAll("[data-group]")) {
       const isOn = Number(element.dataset.group) === chosen;
       element.classList.toggle("picked", isOn);
       if (element.matches("button")) element.setAttribute("aria-pressed", String(isOn));
     }
     for (const row of document.querySelectorAll("table.widths tbody tr")) {
-      row.classList.toggle("picked", chosen !== null && row.cells[0].textContent === graph.groups[chosen]);
+      row.classList.toggle("picked", chosen !== null && row.cells[0].textContent === graph.groups[chosen][0]);
     }
     picked.textContent = chosen === null ? "" : sentence(users);
     if (chosen !== null && move) reveal((users.producer[0] ?? users.carrier[0] ?? users.consumer[0]) || 0);
@@ -207,12 +128,12 @@
 
   function sentence(users) {
     const names = (list) => {
-      const shown = list.slice(0, LISTED).map((n) => graph.nodes[n].lines[0]).join(", ");
+      const shown = list.slice(0, LISTED).map((n) => graph.nodes[n].name).join(", ");
       return list.length > LISTED ? `${shown} and ${list.length - LISTED} more` : shown;
     };
     const parts = [["made by", users.producer], ["passed on by", users.carrier], ["read by", users.consumer]];
     const told = parts.filter(([, list]) => list.length).map(([words, list]) => `${words} ${names(list)}`);
-    return `Group ${chosen + 1}, ${graph.groups[chosen]}: ${told.join("; ")}.`;
+    return `Group ${chosen + 1}, ${graph.groups[chosen][0]}: ${told.join("; ")}.`;
   }
 
   // --- mouse, fingers, keys -----------------------------------------------------------------
@@ -324,45 +245,39 @@
   for (const button of document.querySelectorAll("[data-view]")) {
     button.addEventListener("click", () => { started(); acts[button.dataset.view](); });
   }
-  for (const button of document.querySelectorAll("button[data-group]")) {
-    button.addEventListener("click", () => { started(); pick(Number(button.dataset.group)); });
-  }
+  graph.groups.forEach(([name, width], group) => {
+    const item = html("li"), button = html("button");
+    button.type = "button";
+    button.dataset.group = group;
+    button.setAttribute("aria-pressed", "false");
+    const words = [html("b", "", String(group + 1)), html("span", "", name), html("small", "", width)];
+    button.append(drawSwatch(group, graph.looks), ...words);
+    button.addEventListener("click", () => { started(); pick(group); });
+    item.append(button);
+    document.getElementById("graph-groups").append(item);
+  });
 
   const list = document.getElementById("graph-nodes");
   list.addEventListener("toggle", () => {
     const place = list.querySelector(".scroll");
     if (place.firstChild) return;
-    const table = html("table"), head = table.createTHead().insertRow(), body = table.createTBody();
-    for (const text of ["Box", "Operators", "What is known of it"]) {
-      const cell = html("th", "", text);
-      cell.scope = "col";
-      head.append(cell);
-    }
-    for (const node of graph.nodes) {
-      const row = body.insertRow(), name = html("th", "", node.lines[0]);
-      name.scope = "row";
-      row.append(name, html("td", "names", node.title), html("td", "names", node.lines.slice(1).join("; ")));
-    }
-    place.append(table);
+    place.append(drawTable(graph.nodes));
   });
 
   // Drawn when it comes near the view: a large graph must not hold up the rest of the page.
   new IntersectionObserver((entries, observer) => {
     if (!entries.some((entry) => entry.isIntersecting)) return;
     observer.disconnect();
-    started();
+    setTimeout(started); // after "Drawing …" is seen
   }, { rootMargin: "300px" }).observe(host);
 
   addEventListener("beforeprint", () => {
     started();
-    const { x, y, width, height } = layout.box;
     stage.removeAttribute("transform");
-    picture.setAttribute("viewBox", `${x} ${y} ${width} ${height}`);
-    picture.style.maxWidth = `${0.75 * width}px`;
+    host.append(...slices(graph.nodes, layout));
   });
   addEventListener("afterprint", () => {
-    picture.removeAttribute("viewBox");
-    picture.style.maxWidth = "";
+    for (const slice of host.querySelectorAll(".slice")) slice.remove();
     place();
   });
 })();

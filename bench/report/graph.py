@@ -21,7 +21,6 @@ _SHORT = {
     "DequantizeLinear": "Dequantize",
     "QuantizeLinear": "Quantize",
 }
-_VERBS = {"producer": "makes", "carrier": "passes on", "consumer": "reads"}
 _ARROW = "\N{RIGHTWARDS ARROW}"
 
 
@@ -41,29 +40,33 @@ def is_drawn(graph: Graph | None) -> bool:
 def graph_data(run: Run, graph: Graph | None) -> dict[str, Any] | None:
     """What the picture is drawn from, or ``None`` if there is no picture.
 
-    ``nodes``: title, second line, kind, whether frozen, pairs of group and role, and the lines of
-    the hover text. ``edges``: two nodes, groups, hover text. ``groups``: names.
+    ``groups``: names and widths. ``nodes``: title, second line, kind, whether frozen, pairs of
+    group and role, and for the hover text the name, the operators where the title shortens them,
+    and the other lines. ``edges``: two nodes, groups, tensor.
     """
     if graph is None or not is_drawn(graph):
         return None
     widths = _widths(run, graph)
     return {
-        "groups": [group.name for group in graph.groups],
+        "groups": [[g.name, width] for g, width in zip(graph.groups, widths, strict=True)],
         "looks": COLORS * PATTERNS,
-        "nodes": [
-            {
-                "title": title(node),
-                "note": _note(node, widths),
-                "kind": node.kind,
-                "frozen": is_frozen(node),
-                "groups": [list(pair) for pair in node.groups],
-                "lines": _lines(node, graph, widths),
-            }
-            for node in graph.nodes
-        ],
-        "edges": [
-            [edge.source, edge.target, list(edge.groups), _told(edge)] for edge in graph.edges
-        ],
+        "nodes": [_drawn(node, widths) for node in graph.nodes],
+        "edges": [[e.source, e.target, list(e.groups), _told(e)] for e in graph.edges],
+    }
+
+
+def _drawn(node: Node, widths: Sequence[str]) -> dict[str, Any]:
+    operators = [operator for _, operator in node.parts]
+    told = title(node)
+    return {
+        "name": node.name or "(without a name)",
+        "title": told,
+        "operators": "" if " + ".join(operators) in ("", told) else _list(operators),
+        "note": _note(node, widths),
+        "kind": node.kind,
+        "frozen": is_frozen(node),
+        "groups": [list(pair) for pair in node.groups],
+        "facts": _facts(node),
     }
 
 
@@ -112,26 +115,18 @@ def _few(numbers: Sequence[int]) -> str:
     return text + (f" +{len(numbers) - 3}" if len(numbers) > 3 else "")
 
 
-def _lines(node: Node, graph: Graph, widths: Sequence[str]) -> list[str]:
-    lines = [node.name or "(without a name)"]
-    if node.kind != "operator":
-        return [*lines, f"{node.kind} of the model"]
-    lines.append(_list(operator for _, operator in node.parts))
-    for role in ROLES:
-        for number in node.numbers(role)[:_LISTED]:
-            name = graph.groups[number].name
-            lines.append(f"{_VERBS[role]} {number + 1} {name}: {widths[number]} units")
-        if (more := len(node.numbers(role)) - _LISTED) > 0:
-            lines.append(f"{_VERBS[role]} {more} more groups")
+def _facts(node: Node) -> list[str]:
+    """Why it is frozen, its weights, its work."""
+    facts = []
     for name, operator, reason, by in node.frozen:
         where = f" ({' '.join(dict.fromkeys(filter(None, (operator, by))))})"
-        lines.append(f"frozen: {'' if name == node.name else name + ': '}{reason}{where}")
+        facts.append(f"frozen: {'' if name == node.name else name + ': '}{reason}{where}")
     if node.weights:
         shapes = (f"{name} {_shape(shape)}" for name, shape in node.weights)
-        lines.append(f"weights: {_list(shapes)}")
+        facts.append(f"weights: {_list(shapes)}")
     if node.macs:
-        lines.append(f"{words.count(node.macs)} MACs")
-    return lines
+        facts.append(f"{words.count(node.macs)} MACs")
+    return facts
 
 
 def _shape(shape: Sequence[int]) -> str:
@@ -161,7 +156,7 @@ def graph_section(run: Run, graph: Graph | None) -> str:
     return (
         '<section aria-labelledby="graph-title"><h2 id="graph-title">Graph</h2>'
         f'<p class="lead" id="graph-lead">{escape(lead)}</p>'
-        + (_picture(graph, widths) if drawn else "")
+        + (_picture() if drawn else "")
         + _group_table(graph, widths, is_open=not drawn)
         + _frozen_table(graph, is_open=not drawn)
         + (
@@ -190,7 +185,7 @@ def _too_large(graph: Graph) -> str:
     )
 
 
-def _picture(graph: Graph, widths: Sequence[str]) -> str:
+def _picture() -> str:
     buttons = "".join(
         f'<button type="button" data-view="{view}" title="{label}" aria-label="{label}">'
         f"{sign}</button>"
@@ -201,27 +196,16 @@ def _picture(graph: Graph, widths: Sequence[str]) -> str:
             ("all", "Show the whole graph", "All"),
         )
     )
-    legend = "".join(
-        f'<li><button type="button" data-group="{number}" aria-pressed="false">'
-        f"{_swatch(number)}<b>{number + 1}</b> <span>{escape(group.name)}</span> "
-        f"<small>{widths[number]}</small></button></li>"
-        for number, group in enumerate(graph.groups)
-    )
     return (
-        f'<figure class="graph">{_patterns()}<div class="tools">{buttons}<small id="graph-help">'
+        f'<figure class="graph">{_patterns()}<div class="tools">{buttons}'
+        '<small id="graph-help"><span class="keys">'
         "Click the picture, then the wheel zooms; arrow keys go from box to box, + and "
-        f"{words.MINUS} zoom, Escape lets go.</small></div>"
+        f"{words.MINUS} zoom, Escape lets go.</span>"
+        '<span class="fingers">Two fingers zoom; after a tap one finger moves it in every '
+        "direction.</span></small></div>"
         '<div id="graph" aria-busy="true"></div>'
-        f'<ul class="legend" aria-label="Groups">{legend}</ul>'
+        '<ul id="graph-groups" aria-label="Groups"></ul>'
         '<p id="graph-picked" role="status"></p></figure>'
-    )
-
-
-def _swatch(number: int) -> str:
-    look = number % (COLORS * PATTERNS)
-    return (
-        '<svg class="swatch" width="22" height="12" aria-hidden="true">'
-        f'<rect width="22" height="12" rx="2" fill="url(#look{look})"/></svg>'
     )
 
 
@@ -279,7 +263,10 @@ def _frozen_table(graph: Graph, *, is_open: bool) -> str:
 def _details(title: str, heads: Sequence[str], rows: Sequence[str], is_open: bool) -> str:
     if not rows:
         return ""
-    head = "".join(f'<th scope="col">{text}</th>' for text in heads)
+    left = ("Reason", "By", "Made by", "Passed on by", "Read by")
+    head = "".join(
+        f'<th scope="col"{" class=names" if text in left else ""}>{text}</th>' for text in heads
+    )
     return (
         f'<details class="wide"{" open" if is_open else ""}><summary>{title}</summary>'
         f'<div class="scroll" tabindex="0" role="region" aria-label="{title}">'

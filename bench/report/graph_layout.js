@@ -2,8 +2,8 @@
 // Places the boxes of the picture. dagre's time grows faster than the graph, so the graph is cut
 // where everything passes through one box; the pieces are laid out alone and put below each other.
 const layOutGraph = (() => {
-  const PIECE = 40; // boxes that are not worth a cut
-  const GAP = { nodesep: 26, ranksep: 30, edgesep: 12, ranker: "tight-tree" };
+  const PIECE = 12; // boxes that are not worth a cut
+  const GAP = { nodesep: 26, ranksep: 30, edgesep: 12, ranker: "network-simplex" };
 
   // Inputs right before their first reader, outputs right after their maker.
   function sequence(graph) {

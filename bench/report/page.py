@@ -18,7 +18,7 @@ from onnxtrim.bench.run_folder import Run, choose
 
 SCHEMA = "onnxtrim.report/1"
 _HERE = Path(__file__).parent
-_PICTURE = ("graph_layout.js", "graph.js")
+_PICTURE = ("graph_layout.js", "graph_draw.js", "graph.js")
 
 
 def write_report(run: Run, path: str | os.PathLike[str]) -> None:
