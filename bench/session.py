@@ -166,9 +166,15 @@ def random_feeds(
         count: How many different feeds.
 
     Raises:
-        InputError: A free dimension without a size, or a shape that does not fit.
+        InputError: A free dimension without a size, or a shape that is absurd or does not fit.
     """
     shapes = [_feed_shape(spec, sizes or {}) for spec in inputs]
+    for spec, shape in zip(inputs, shapes, strict=True):
+        if math.prod(shape) > MOST_ELEMENTS:
+            raise InputError(
+                f"input {spec.name!r}: shape {'x'.join(map(str, shape))} has more than"
+                f" {MOST_ELEMENTS} elements; give a smaller one with --shape"
+            )
     rng = np.random.default_rng(seed)
     return [
         {spec.name: _random(rng, spec, shape) for spec, shape in zip(inputs, shapes, strict=True)}
@@ -250,11 +256,6 @@ def _feed_shape(spec: InputSpec, sizes: Sizes) -> tuple[int, ...]:
                 f" --shape {spec.name}={example}, or real samples with --data"
             )
         shape.append(size)
-    if math.prod(shape) > MOST_ELEMENTS:
-        raise InputError(
-            f"input {spec.name!r}: shape {'x'.join(map(str, shape))} has more than {MOST_ELEMENTS}"
-            " elements; give a smaller one with --shape"
-        )
     return tuple(shape)
 
 

@@ -90,9 +90,11 @@ class Trial:
         thread = threading.Thread(target=work, daemon=True)
         start = time.monotonic()
         thread.start()
-        thread.join(self._left)
-        if thread.is_alive():
-            options.terminate = True
+        try:
+            thread.join(self._left)
+        finally:  # also when the user interrupts
+            late, options.terminate = thread.is_alive(), True
+        if late:
             thread.join(_GRACE)
             raise LimitError(
                 f"{self.path}: one sample is not finished after {SECONDS:.0f} s (a loop without an"

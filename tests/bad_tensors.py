@@ -9,10 +9,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tests import bad_cases
+from tests import bad_bodies, bad_cases
 from tests.bad_cases import ANY, WORKS, case, ints, n_build, net, plus
 from tests.nets import Net
 
+assert bad_bodies.CASES is bad_cases.CASES  # imported for what it registers
 CASES = bad_cases.CASES
 make = bad_cases.make
 
