@@ -6,7 +6,7 @@
   const graph = JSON.parse(document.getElementById("data").textContent).graph;
   const host = document.getElementById("graph");
   const picked = document.getElementById("graph-picked");
-  const { svg, html, linesOf, measure, drawNode, drawEdge, drawSwatch, drawTable, slices, ofRole, out, VERBS } = graphDrawing;
+  const { svg, html, linesOf, labelOf, measure, drawNode, drawEdge, drawSwatch, drawTable, slices, ofRole, out, VERBS } = graphDrawing;
   for (const node of graph.nodes) node.lines = linesOf(node, graph.groups);
   const ZOOMS = { least: 0.02, most: 3, step: 1.3 };
   const LISTED = 8;
@@ -106,8 +106,11 @@
       roles.forEach((role) => users[role].push(n));
       boxes[n].classList.toggle("on", roles.length > 0);
       boxes[n].setAttribute("aria-pressed", String(roles.length > 0));
+      const verbs = roles.map((role) => VERBS[role]).join(", ");
+      const words = roles.length ? `${verbs} ${chosen + 1}` : node.note;
       const note = boxes[n].querySelector(".note");
-      if (note) note.textContent = roles.length ? `${roles.map((role) => VERBS[role]).join(", ")} ${chosen + 1}` : node.note;
+      if (note) note.textContent = words;
+      boxes[n].setAttribute("aria-label", labelOf(node, words));
     });
     graph.edges.forEach(([, , groups], e) => {
       const isOn = groups.includes(chosen);

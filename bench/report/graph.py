@@ -161,7 +161,8 @@ def graph_section(run: Run, graph: Graph | None) -> str:
         + _frozen_table(graph, is_open=not drawn)
         + (
             '<details id="graph-nodes" class="wide"><summary>All boxes of the picture</summary>'
-            '<div class="scroll"></div></details>'
+            '<div class="scroll" tabindex="0" role="region" aria-label="All boxes of the picture">'
+            "</div></details>"
             if drawn
             else ""
         )
@@ -192,8 +193,8 @@ def _picture() -> str:
         for view, label, sign in (
             ("in", "Zoom in", "+"),
             ("out", "Zoom out", words.MINUS),
-            ("width", "Fit the width", "Width"),
-            ("all", "Show the whole graph", "All"),
+            ("width", "Width of the picture fitted", "Width"),
+            ("all", "All of the graph", "All"),
         )
     )
     return (

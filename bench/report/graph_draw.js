@@ -74,11 +74,13 @@ const graphDrawing = (() => {
     });
   }
 
+  const labelOf = (node, note) => `${node.label} ${note}. ${node.lines.join("; ")}`;
+
   function drawNode(node, n, at, looks) {
     const { width, height } = node.size;
     const box = svg("g", {
       class: `node ${node.kind}${node.frozen ? " frozen" : ""}`, transform: `translate(${at.x},${at.y})`,
-      role: "button", tabindex: n ? -1 : 0, "aria-label": `${node.title}. ${node.lines.join("; ")}`,
+      role: "button", tabindex: n ? -1 : 0, "aria-label": labelOf(node, node.note),
       "aria-pressed": "false", "data-node": n,
     });
     const round = node.kind === "operator" ? 6 : height / 2;
@@ -86,7 +88,7 @@ const graphDrawing = (() => {
     stripe(box, ofRole(node, "consumer"), -height / 2, width, looks);
     stripe(box, out(node), height / 2 - 7, width, looks);
     box.append(svg("text", { class: "title", y: node.note ? -3.5 : 4.5 }, node.label));
-    if (node.note) box.append(svg("text", { class: "note", y: 12 }, node.note));
+    if (node.note) box.append(" ", svg("text", { class: "note", y: 12 }, node.note));
     return box;
   }
 
@@ -146,5 +148,5 @@ const graphDrawing = (() => {
     return tops.length ? gap(nodes, layout, Math.min(...tops) - 4) : end;
   }
 
-  return { svg, html, linesOf, measure, drawNode, drawEdge, drawSwatch, drawTable, slices, ofRole, out, VERBS };
+  return { svg, html, linesOf, labelOf, measure, drawNode, drawEdge, drawSwatch, drawTable, slices, ofRole, out, VERBS };
 })();
