@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onnxtrim.bench.errors import InputError
 
@@ -33,14 +33,14 @@ def check_structure(name: str, model: onnx.ModelProto) -> None:
         InputError: It is not.
     """
     try:
+        if not _is_text(model):
+            raise InputError(f"{name}: holds a name that is not UTF-8; {_AGAIN}")
         check = _Structure(name, model)
         check.opsets()
         check.graph(model.graph, set())
         for function in model.functions:
             check.function(function)
         check.expansion()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{name}: holds a name that is not UTF-8; {_AGAIN}") from error
     except RecursionError as error:
         raise InputError(f"{name}: its bodies or functions are nested too deeply") from error
 
@@ -230,6 +230,25 @@ class _Structure:
                 f"its functions unfold to {total} nodes, more than {MOST_NODES}",
                 "give a smaller model",
             )
+
+
+def _is_text(message: Any) -> bool:
+    """Whether all strings in a message are text; protobuf gives bytes where one is not."""
+    import onnx
+
+    if isinstance(message, onnx.TensorProto):  # not its data
+        entries = all(_is_text(entry) for entry in message.external_data)
+        return entries and isinstance(message.name, str) and isinstance(message.doc_string, str)
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            texts = [value] if isinstance(value, str | bytes) else value
+            if not all(isinstance(text, str) for text in texts):
+                return False
+        elif field.type == field.TYPE_MESSAGE:
+            messages = [value] if hasattr(value, "ListFields") else value
+            if not all(_is_text(item) for item in messages):
+                return False
+    return True
 
 
 def _captured(node: onnx.NodeProto) -> Iterator[str]:

@@ -150,6 +150,12 @@ def empty_graph(folder: Path) -> onnx.ModelProto:
     return model
 
 
+@case("not UTF-8")
+def name_that_is_no_text(folder: Path) -> bytes:
+    whole: bytes = net().SerializeToString()
+    return whole.replace(b"fc1/node", b"fc1\xe4\xe4ode")
+
+
 @case("nothing makes the output")
 def no_nodes(folder: Path) -> onnx.ModelProto:
     model = net()

@@ -1,16 +1,17 @@
-"""Damaged copies of small models: in the bytes of the file, or in a field of the model.
+"""Damaged copies of small models, in the bytes of the file or in a field of the model.
 
 A job is ``net:seed``; the same job always makes the same file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import random
 import zlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,6 @@ from onnx import helper, numpy_helper, parser
 from tests.nets import Net
 from tests.zoo import ZOO
 
-Random = random.Random
 ODD = (-1, 0, 1, 2, 3, 5, 7, -(2**63), 2**63 - 1, 2**31, 2**40, -9)
 OPERATORS = (
     "Add Conv Div Gemm MatMul Relu Softmax Reshape Transpose Concat Split Gather Slice Expand If"
@@ -164,12 +164,9 @@ def damage_bytes(content: bytes, rng: Random) -> bytes:
 
 def damage_field(model: onnx.ModelProto, rng: Random) -> None:
     """Change one thing that a careless or hostile writer could get wrong."""
-    graph = rng.choice(_graphs(model))
-    change = rng.choice(CHANGES)
-    try:
+    graph, change = rng.choice(_graphs(model)), rng.choice(CHANGES)
+    with contextlib.suppress(Exception):  # there is nothing to change, or the value has no place
         change(model, graph, rng)
-    except (AttributeError, IndexError, ValueError):  # nothing there to change, or no place for it
-        return
 
 
 def _graphs(model: onnx.ModelProto) -> list[Any]:
@@ -193,9 +190,8 @@ def _list(model: onnx.ModelProto, graph: Any, rng: Random) -> None:
     lists = [graph.node, node.attribute, graph.input, graph.output, node.input, node.output]
     lists += [getattr(graph, "initializer", []), model.opset_import, graph.value_info]
     items = rng.choice([items for items in lists if items])
-    first, second = rng.randrange(len(items)), rng.randrange(len(items))
-    kind = rng.choice(("drop", "double", "swap"))
-    if kind == "drop":
+    first, second = rng.choices(range(len(items)), k=2)
+    if (kind := rng.choice(("drop", "double", "swap"))) == "drop":
         del items[first]
     elif kind == "double":
         items.append(items[first])
@@ -270,8 +266,7 @@ def _tensor(model: onnx.ModelProto, graph: Any, rng: Random) -> None:
     else:
         tensor.data_location = onnx.TensorProto.EXTERNAL
         if not tensor.external_data or rng.random() < 0.2:
-            key = rng.choice(("location", "offset", "length", "nobody"))
-            tensor.external_data.add(key=key, value="model.bin")
+            tensor.external_data.add(key=rng.choice(("location", "offset", "length", "nobody")))
         value = rng.choice(("model.bin", "model.onnx", ".", "", "\0", "-1", "1", str(2**64)))
         rng.choice(tensor.external_data).value = value
 
