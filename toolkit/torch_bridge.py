@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-4
 """Difference from the pruned ONNX model that is allowed, relative to the output's scale."""
+
+COMBINATIONS = 32
+"""Of sizes that the user's modules may note; most modules leave one."""
 
 _USABLE = "the ONNX model is right and stays usable"
 
@@ -100,9 +104,19 @@ def write_back(
         raise InputError(f"the module can't be copied ({first_line(error)})") from error
     _set_tensors(small, values)
     _set_added_biases(small, values)
-    update_sizes(small, values)
-    _require_parity(result, small, values, example_inputs)
-    return small
+    choices = update_sizes(small, values)
+    first: InputError | None = None
+    for sizes in itertools.islice(itertools.product(*(c.sizes for c in choices)), COMBINATIONS):
+        for choice, size in zip(choices, sizes, strict=True):
+            choice.take(size)
+        try:
+            _require_parity(result, small, values, example_inputs, explain=first is None)
+        except InputError as error:
+            first = first or error
+        else:
+            return small
+    assert first is not None  # there is at least one combination
+    raise first
 
 
 def _require_torch() -> None:
@@ -182,6 +196,8 @@ def _require_parity(
     small: torch.nn.Module,
     values: Values,
     examples: Sequence[torch.Tensor] | None,
+    *,
+    explain: bool,
 ) -> None:
     """Compare with the pruned model, at two batch sizes if the batch is free.
 
@@ -198,7 +214,9 @@ def _require_parity(
         try:
             parity(content, small, inputs, least=TOLERANCE)
         except WorkError as error:
-            where = first_difference(result.model, small, inputs)
+            where = type(small).__name__
+            if explain:
+                where = first_difference(result.model, small, inputs)
             raise InputError(
                 f"{where} computes something else than the pruned model, perhaps from a size that"
                 f" is noted in its code or read from a shape; {_USABLE}{_hint(values)}"
@@ -218,6 +236,8 @@ def _batches(
         ]
     else:
         batches = [tuple(examples)]
+        if len(examples) != len(inputs) or not all(isinstance(x, torch.Tensor) for x in examples):
+            raise InputError(f"example_inputs must be {len(inputs)} tensors, one per input")
         if all(spec.shape and not isinstance(spec.shape[0], int) for spec in inputs):
             batches.append(tuple(torch.cat([tensor, tensor[:1]]) for tensor in examples))
     first = next(iter(small.parameters()), None)
@@ -229,6 +249,7 @@ def _hint(values: Values) -> str:
     if not values.missing_parameters:
         return ""
     return (
-        f" (the model does not know {values.missing_parameters[0]!r}, perhaps because it was not"
-        " made by onnxtrim.export_module, or computes it)"
+        f" (the model has no {values.missing_parameters[0]!r}: it was not made by"
+        " onnxtrim.export_module, or computes with it before the input comes in, as weight_norm"
+        " does, which can be taken off first)"
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,16 +25,40 @@ _SIZES = frozenset(
 _OTHERS = frozenset("kernel window patch image img pool vocab seq block batch grid".split())
 
 
-def update_sizes(module: torch.nn.Module, values: Values) -> None:
-    """Set the attributes of standard modules, and of others as far as they can be guessed.
+@dataclass
+class Choice:
+    """A number that a module of the user notes and that may be a size, with what it may be now.
+
+    Attributes:
+        attribute: Its name.
+        sizes: The likeliest first.
+        parts: The modules; those of one class that note the same have the same choice.
+    """
+
+    attribute: str
+    sizes: tuple[int, ...]
+    parts: list[torch.nn.Module]
+
+    def take(self, size: int) -> None:
+        """Note one of the sizes."""
+        for part in self.parts:
+            setattr(part, self.attribute, size)
+
+
+def update_sizes(module: torch.nn.Module, values: Values) -> list[Choice]:
+    """Set the attributes of standard modules.
 
     Args:
         module: Has its new tensors already.
         values: What the original lost.
 
+    Returns:
+        What may be sizes in other modules.
+
     Raises:
         InputError: A standard module can't have the new sizes.
     """
+    choices: dict[tuple[Any, ...], Choice] = {}
     for name, part in module.named_modules():
         for kind, update in _rules():
             if isinstance(part, kind):
@@ -41,7 +66,10 @@ def update_sizes(module: torch.nn.Module, values: Values) -> None:
                 break
         else:
             if not type(part).__module__.startswith("torch.nn."):
-                _guess(part, name, values)
+                for attribute, sizes in _guess(part, name, values):
+                    key = (type(part), attribute, sizes)
+                    choices.setdefault(key, Choice(attribute, sizes, [])).parts.append(part)
+    return list(choices.values())
 
 
 def _rules() -> list[tuple[Any, Callable[[Part, str, Values], None]]]:
@@ -173,31 +201,32 @@ def _attention(part: Part, name: str, values: Values) -> None:
         )
 
 
-def _guess(part: torch.nn.Module, name: str, values: Values) -> None:
+def _guess(
+    part: torch.nn.Module, name: str, values: Values
+) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Sizes that a module of the user notes, such as its number of heads.
 
     A number n is taken for a size if it is the length of an axis that lost positions, or a factor
-    of it along which whole slices left. All such axes must agree on the new size, or one alone
-    must be smaller; parity decides whether that was right.
+    of it along which whole slices left. What all such axes agree on comes first.
     """
     noted = {
         attribute: value
         for attribute, value in vars(part).items()
         if type(value) is int and value > 1 and _is_size(attribute)
     }
-    if not noted:
-        return
     axes = [
         (values.tensors[tensor].shape[axis], stays)
-        for tensor, places in values.axes_of(name).items()
+        for tensor, places in (values.axes_of(name) if noted else {}).items()
         for axis, stays in places.items()
     ]
     for attribute, value in noted.items():
         found = [new for size, stays in axes if (new := _new_sizes(value, size, stays))]
-        agreed = set.intersection(*found) if found else set()
-        smaller = (agreed or set().union(*found)) - {value}
-        if len(smaller) == 1 and (not agreed or len(agreed) == 1):
-            setattr(part, attribute, smaller.pop())
+        if not found:
+            continue
+        agreed = set.intersection(*found)
+        likely = agreed or set.union(*found)
+        sizes = sorted(likely, key=lambda size: (size == value, size))
+        yield attribute, tuple(sizes if agreed else dict.fromkeys((*sizes, value)))
 
 
 def _is_size(attribute: str) -> bool:

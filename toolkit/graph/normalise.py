@@ -132,7 +132,8 @@ def _fold(
     tensors = {value.name for value in tensor_values(model)}
     values, constant = independent_values(model.graph)
     shapes = measure_shapes(model, feeds[:1], weights)[0]
-    moved = _moved_weights(model.graph, constant, shapes)
+    known = set(model.graph.initializers) | {value.name or "" for value in values}
+    moved = _moved_weights(model.graph, constant, known, shapes)
     values = [
         value
         for value in values
@@ -164,9 +165,15 @@ def _fold(
 
 
 def _moved_weights(
-    graph: ir.Graph, constant: set[str], shapes: Mapping[str, tuple[int, ...]]
+    graph: ir.Graph,
+    constant: set[str],
+    known: set[str],
+    shapes: Mapping[str, tuple[int, ...]],
 ) -> set[str]:
-    """Weights that are moved, cast or combined: folded, they would lose their names and tying."""
+    """Weights that are moved, cast or combined: folded, they would lose their names and tying.
+
+    Where matrices are cut may come from a shape (``known``), as torch exports an LSTM's gates.
+    """
     initial = {
         value.name or ""
         for value in graph.initializers.values()
@@ -180,7 +187,8 @@ def _moved_weights(
         names = {value.name or "" for value in read if value is not None}
         wide = any(len(shapes[name]) > 1 for name in names & moved)
         fits = node.op_type in _MOVES or (node.op_type in _ARITHMETIC and wide)
-        if fits and names & moved and names <= constant:
+        sure = known if wide and node.op_type in _MOVES else constant | moved
+        if fits and names & moved and names <= sure:
             moved |= {value.name or "" for value in node.outputs}
     return moved - initial
 

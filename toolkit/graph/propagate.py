@@ -126,7 +126,8 @@ class Walker:
         """
         found = []
         for number, step in enumerate(self.steps):
-            choice = choices.get(step.name, 0) if step.alternatives > 1 else 0
+            # Of two heads one may be left: then there are fewer alternatives than in the plan.
+            choice = max(0, min(choices.get(step.name, 0), step.alternatives - 1))
             reading = self._read.get((number, choice))
             if reading is None:
                 reading = self._read[number, choice] = self._reading(step, choice)
