@@ -37,3 +37,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([*command, "-w", str(folder), str(folder / "tree")], check=True)
     (path,) = folder.glob("*.whl")
     return path
+
+
+@pytest.fixture(scope="session")
+def torch_exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where exports of the torch zoo are kept for all tests; making one takes seconds."""
+    return tmp_path_factory.mktemp("torch_zoo")

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxtrim.toolkit.graph.groups import Analysis, FrozenAxis, Group, Touch
 from onnxtrim.toolkit.graph.labels import AxisRef, Classes, Index, close
@@ -243,7 +244,7 @@ def _groups(
         number_of[units] = -1
         mine = sorted({number for ref in axes for number in by_axis.get(ref, ())})
         touches = tuple(all_touches[number] for number in mine)
-        name = _group_name(slices, touches, weights, taken)
+        name = _group_name(normalised.model.graph, touches, taken)
         taken.add(name)
         parameters = _parameters(normalised, slices, weights)
         yield Group(
@@ -251,19 +252,26 @@ def _groups(
         )
 
 
-def _group_name(
-    slices: Mapping[AxisRef, Index],
-    touches: tuple[Touch, ...],
-    weights: Mapping[str, int],
-    taken: set[str],
-) -> str:
-    """After the weight of the first producer, which may come through transposes and joins."""
-    ordered = sorted(touches, key=lambda touch: touch.role != "producer")
-    refs = [touch.weight for touch in ordered if touch.weight is not None]
-    stored = [name for name, _ in refs if name in weights] or [
-        name for name, _ in slices if name in weights
-    ]
-    name = (stored or [ordered[0].value[0]])[0].removesuffix(".weight")
+def _group_name(graph: ir.Graph, touches: tuple[Touch, ...], taken: set[str]) -> str:
+    """After the weight of the first producer."""
+    made = {value.name: node for node in graph for value in node.outputs}
+
+    def origin(name: str) -> str:
+        """The initializer that a transposed, joined or cut weight comes from."""
+        while (node := made.get(name)) is not None and node.inputs:
+            first = node.inputs[0]
+            if first is None:
+                break
+            name = first.name or ""
+        return name
+
+    def rank(touch: Touch) -> tuple[bool, bool]:
+        moves_weights = origin(touch.value[0]) in graph.initializers
+        return touch.role != "producer", moves_weights
+
+    touch = min(touches, key=rank)
+    name = origin(touch.weight[0]) if touch.weight is not None else touch.value[0]
+    name = name.removesuffix(".weight")
     unique, count = name, 2
     while unique in taken:
         unique, count = f"{name}#{count}", count + 1
