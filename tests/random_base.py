@@ -69,10 +69,11 @@ class Grower:
     Args:
         rng: Decides about the structure.
         opset: Version of the operator set.
+        wanted: An operator that is preferred where it can be chosen.
     """
 
-    def __init__(self, rng: Random, opset: int) -> None:
-        self.rng, self.opset = rng, opset
+    def __init__(self, rng: Random, opset: int, wanted: str = "") -> None:
+        self.rng, self.opset, self.wanted = rng, opset, wanted
         self.numbers = np.random.default_rng(rng.getrandbits(32))
         self.lift = rng.choice([0, 50, 100])  # share of constants that are nodes
         self.nodes: list[onnx.NodeProto] = []
@@ -88,6 +89,9 @@ class Grower:
 
     def pick(self, items: Sequence[Any]) -> Any:
         return items[self.rng.randrange(len(items))]
+
+    def operator(self, names: Sequence[str]) -> str:
+        return self.wanted if self.wanted in names else str(self.pick(names))
 
     def between(self, low: int, high: int) -> int:
         return self.rng.randint(low, high)
@@ -164,6 +168,17 @@ class Grower:
     def shared(self) -> list[tuple[Shape, list[str]]]:
         """The weights so far, by shape."""
         return list(self._shared.items())
+
+    def attempt(self, function: Snippet, x: Tensor) -> Tensor | Sequence[Tensor] | None:
+        """What a snippet makes, if it has the wanted operator; otherwise nothing changes."""
+        nodes, weights = len(self.nodes), len(self.weights)
+        known = {shape: list(names) for shape, names in self._shared.items()}
+        found = function(self, x)
+        if found is not None and any(n.op_type == self.wanted for n in self.nodes[nodes:]):
+            return found
+        del self.nodes[nodes:], self.weights[weights:]
+        self._shared = known
+        return None
 
     # Nodes.
 

@@ -15,7 +15,7 @@ def pooling(g: Grower, x: Tensor) -> Tensor | None:
     if not 3 <= x.rank <= 5 or any(map(is_free, x.shape[1:])):
         return None
     kinds = ["MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool"]
-    kind = str(g.pick([*kinds, *["GlobalLpPool"] * (g.opset < 22)]))
+    kind = g.operator([*kinds, *["GlobalLpPool"] * (g.opset < 22)])
     if kind.startswith("Global"):
         return g.op(kind, [x], (*x.shape[:2], *[1] * (x.rank - 2)))
     kernel = [g.between(1, min(3, size)) for size in x.shape[2:]]
@@ -103,7 +103,7 @@ def regions(g: Grower, x: Tensor) -> Tensor | None:
     if x.rank != 4 or any(map(is_free, x.shape[1:])) or min(x.shape[2:]) < 2:
         return None
     count = g.between(1, 3)
-    kind = g.pick(["GridSample", *["MaxRoiPool", "RoiAlign"] * (g.opset < 22)])
+    kind = g.operator(["GridSample", *["MaxRoiPool", "RoiAlign"] * (g.opset < 22)])
     shape = (count, x.shape[1], 2, 2)
     corners = np.tile(np.array([0.2, 0.1, 1.3, 1.4], np.float32), (count, 1))
     if kind == "MaxRoiPool":

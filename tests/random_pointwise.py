@@ -31,7 +31,7 @@ def activation(g: Grower, x: Tensor) -> Tensor:
 def unary(g: Grower, x: Tensor) -> Tensor:
     names = [*PLAIN, *SINCE, *POSITIVE, *INSIDE, *JUMPS, *TESTS, "Acosh", "Not", "BitwiseNot"]
     names += ["Swish"] * 15 * (g.opset == 24)  # later, the runtime can't resolve it
-    operator = str(g.pick(names))
+    operator = g.operator(names)
     if g.opset < SINCE.get(operator, 0) or (operator == "Swish" and g.opset > 24):
         operator = "Elu"
     if operator in POSITIVE:
@@ -57,7 +57,7 @@ def unary(g: Grower, x: Tensor) -> Tensor:
 @snippet(6)
 def typed(g: Grower, x: Tensor) -> Tensor:
     """Operators that look at more than one input but pass only the first."""
-    kind = g.pick(["Clip", "CastLike", "Dropout", "Cast", "CastInt"])
+    kind = g.operator(["Clip", "CastLike", "Dropout", "Cast", "CastInt"])
     if kind == "Clip":
         low, high = g.scalar(-0.8), g.scalar(1.3)
         return g.op("Clip", [x, *g.pick([[low], [low, high], ["", high]])])
@@ -112,7 +112,7 @@ def _second(g: Grower, x: Tensor, array: Any, shape: list[int]) -> tuple[Tensor,
 
 def condition(g: Grower, x: Tensor) -> str:
     """A boolean tensor of the shape of ``x``."""
-    return g.node(str(g.pick(COMPARE[1:])), [g.uneven(x).name, g.scalar(0.05)])[0]
+    return g.node(g.operator(COMPARE[1:]), [g.uneven(x).name, g.scalar(0.05)])[0]
 
 
 @snippet(14)
@@ -126,7 +126,7 @@ def residual(g: Grower, x: Tensor) -> Tensor | None:
 @snippet(24)
 def binary(g: Grower, x: Tensor) -> Tensor:
     names = ["Add", "Sub", "Mul", "Div", "Pow", "Mod", "PRelu", *COMPARE, *LOGIC, *VARIADIC]
-    operator = str(g.pick([*names, "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor"]))
+    operator = g.operator([*names, "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor"])
     other, shape = second(g, x)
     if operator == "PRelu":
         slope = [1 if is_free(size) or g.chance(40) else size for size in x.shape]
@@ -150,8 +150,7 @@ def binary(g: Grower, x: Tensor) -> Tensor:
         return g.op("Pow", [g.positive(x), exponent], shape, x.size + 0.5)
     if operator in VARIADIC:
         pair = pair[: g.between(1, 2)] + [x] * g.chance(30)
-        shape = joint(pair[0].shape, pair[-1].shape) or shape
-        shape = shape if len(pair) == 1 else joint(shape, pair[1].shape) or shape
+        shape = shape if len({item.name for item in pair}) > 1 else pair[0].shape
         return g.op(operator, pair, shape, size * (2 if operator == "Sum" else 1))
     return g.op(operator, pair, shape, size * (1 if operator == "Mul" else 1.4))
 
@@ -187,7 +186,7 @@ def normalised(g: Grower, x: Tensor) -> Tensor | None:
         kinds += ["InstanceNormalization", "GroupNormalization", "GroupNormalization"]
     if x.rank == 4:
         kinds += ["LRN", "MeanVarianceNormalization"] * 2
-    kind = g.pick(kinds)
+    kind = g.operator(kinds)
     if kind == "LRN":
         return Tensor(g.node("LRN", [x.name], size=g.pick([1, 3]))[0], x.shape, x.size)
     if kind == "MeanVarianceNormalization":
@@ -218,7 +217,7 @@ def variance(g: Grower, x: Tensor) -> Tensor | None:
 def normalised_last(g: Grower, x: Tensor) -> Tensor | None:
     """Normalisation over the last axes, or over any one."""
     kinds = ["LpNormalization", "LayerNormalization", "LayerNormalization"]
-    kind = str(g.pick([*kinds, *["RMSNormalization"] * 2 * (g.opset >= 23)]))
+    kind = g.operator([*kinds, *["RMSNormalization"] * 2 * (g.opset >= 23)])
     if kind == "LpNormalization":
         axis = g.between(0, max(x.rank - 1, 0))
         if not x.rank or is_free(x.shape[axis]):
@@ -241,15 +240,9 @@ def over_axis(g: Grower, x: Tensor) -> Tensor | None:
         return None
     axis = g.between(0, x.rank - 1)
     kinds = ["Softmax", "LogSoftmax", "Hardmax", "CumSum", "ArgMax", "ArgMin", "OneHot"]
-    kind = str(
-        g.pick(
-            [
-                *kinds,
-                *["CumProd"] * 7 * (g.opset >= 26),
-                *["Trilu"] * (x.rank > 1 and g.opset >= 14),
-            ]
-        )
-    )
+    kinds += ["CumProd"] * 7 * (g.opset >= 26)
+    kinds += ["Trilu"] * (x.rank > 1 and g.opset >= 14)
+    kind = g.operator(kinds)
     near = g.axis(axis, x.rank)
     if kind.endswith("max"):
         return g.op(kind, [g.uneven(x)], size=0.5, axis=near)
@@ -300,7 +293,7 @@ ReduceProd ReduceSum ReduceSumSquare""".split()
 def reduction(g: Grower, x: Tensor) -> Tensor | None:
     if x.rank == 0:
         return None
-    operator = str(g.pick([*REDUCTIONS, *["ReduceSum", "ReduceMean"] * 3]))
+    operator = g.operator([*REDUCTIONS, *["ReduceSum", "ReduceMean"] * 3])
     axes = g.some(range(x.rank)) if g.chance(30) else [g.between(0, x.rank - 1)]
     keep = g.between(0, 1)
     free = [is_free(size) for size in x.shape]

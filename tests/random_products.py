@@ -248,7 +248,7 @@ def recurrent(g: Grower, x: Tensor) -> Tensor | None:
     """Both directions, with and without bias and initial states; reads Y, Y_h or Y_c."""
     if x.rank != 3 or is_free(x.shape[2]) or elements(x.shape[:1]) > 12:
         return None
-    operator = str(g.pick(["LSTM", "GRU", "RNN"]))
+    operator = g.operator(["LSTM", "GRU", "RNN"])
     gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[operator]
     time, batch, inputs = x.shape
     way = g.pick(["forward", "bidirectional", "reverse"])

@@ -80,7 +80,7 @@ def there_and_back(g: Grower, x: Tensor) -> Tensor | None:
 
 @snippet(8)
 def views(g: Grower, x: Tensor) -> Tensor | None:
-    kind = g.pick(["Flatten", "Squeeze", "Unsqueeze", "Unsqueeze"])
+    kind = g.operator(["Flatten", "Squeeze", "Unsqueeze", "Unsqueeze"])
     ones = [k for k, size in enumerate(x.shape) if size == 1]
     if kind == "Squeeze" and ones:
         axes = ones if g.chance(30) else g.some(ones)
@@ -146,7 +146,7 @@ def expanded_like(g: Grower, x: Tensor) -> Tensor | None:
 @snippet(5)
 def made(g: Grower, x: Tensor) -> Tensor | None:
     """Tensors that come from the shape alone: constants, ranges, sizes."""
-    kind = g.pick(["ConstantOfShape", "Range", "Size"])
+    kind = g.operator(["ConstantOfShape", "Range", "Size"])
     if kind == "ConstantOfShape":
         value = np.array([0.4], np.float32)
         more: dict[str, Any] = {} if g.chance(30) else {"value": _proto(value)}
@@ -288,7 +288,7 @@ def gathered(g: Grower, x: Tensor) -> Tensor | None:
     """GatherND and GatherElements, and Gather by indices that are computed."""
     if x.rank == 0 or any(map(is_free, x.shape[1:])):
         return None
-    kind = g.pick(["GatherND", "GatherElements", "Gather"])
+    kind = g.operator(["GatherND", "GatherElements", "Gather"])
     if kind == "GatherND":
         depth = 1 if is_free(x.shape[0]) else g.between(1, min(2, x.rank))
         sizes = [1 if is_free(size) else size for size in x.shape[:depth]]

@@ -23,7 +23,7 @@ EXAMPLES = 500
 
 @pytest.mark.slow
 def test_any_removal_from_any_graph(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Add ``Phase.shrink`` to make a failing graph smaller; that takes minutes."""
+    """``Phase.shrink`` and ``random_models(shrink=True)`` make a failing graph smaller."""
     folder: Path = tmp_path_factory.mktemp("random")
     counts: Counter[str] = Counter()
     operators: set[str] = set()
@@ -122,6 +122,15 @@ def test_a_free_size_within_the_units_stops_them(tmp_path: Path) -> None:
     h = n.op("Reshape", flat, n.ints("apart", 0, 6, -1))
     y = n.op("MatMul", n.weight("b", 3, 6), h)
     assert outcome(n.build(y, ["batch", "time", 4]), tmp_path).units == 0
+
+
+def test_units_within_a_free_size_repeat_as_often_as_it_says(tmp_path: Path) -> None:
+    """At the other inputs the time is shorter."""
+    n = Net()
+    flat = n.op("Tanh", n.op("Reshape", n.matmul("a", "x", 4, 6), n.ints("flat", 0, -1)))
+    h = n.op("Reshape", flat, n.ints("apart", 0, -1, 6))
+    y = n.matmul("b", h, 6, 3)
+    assert outcome(n.build(y, ["batch", "time", 4]), tmp_path).units == 6
 
 
 def test_only_factors_that_lie_alike_at_all_sizes_are_followed() -> None:

@@ -256,9 +256,8 @@ def _kept(name: str, array: NDArray[Any], stays: Positions) -> NDArray[Any]:
     for axis in range(array.ndim):
         if (name, axis) in stays:
             mask = stays[name, axis]
-            # The analysis saw one sample; heads that are merged with the batch repeat.
-            repeats = array.shape[axis] // len(mask)
-            array = np.compress(np.tile(mask, repeats), array, axis=axis)
+            # Heads that are merged with the batch or the time repeat as often as these sizes say.
+            array = np.compress(np.resize(mask, array.shape[axis]), array, axis=axis)
     return array
 
 
