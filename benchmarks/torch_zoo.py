@@ -43,6 +43,7 @@ def main() -> int:
         "nets": len(trips),
         "written_back": sum(trip.after is not None for trip in trips),
         "refused": sum(trip.refusal is not None for trip in trips),
+        "written_back_with_one_stage": [t.net for t in trips if t.first_stage is not None],
         "failed": failed,
         "largest_parity_error": max((trip.parity or 0.0 for trip in trips), default=0.0),
         "trips": [asdict(trip) for trip in trips],
@@ -67,7 +68,8 @@ def _row(trip: Trip) -> str:
     tuned = "" if trip.tuned is None else "yes" if trip.tuned else "NO"
     again = "" if trip.again is None else str(trip.again)
     start = f"{trip.net:13} {standard:9} {sizes:15} {error:7} {tuned:6} {again:6}"
-    return f"{start} {trip.refusal or ''}"
+    one = "" if trip.first_stage is None else f"[one stage: {trip.first_stage}] "
+    return f"{start} {one}{trip.refusal or ''}"
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.slow
 
 # The others: ONNXTRIM_WHOLE_ZOO=1, or python -m benchmarks.torch_zoo.
 SOME = (
-    "ax_sum ax_square2 bcast einsum c1 grp gn21 trap mb2 unet gconvt inorm prelu c3d dfl tied"
+    "ax_sum bcast einsum c1 grp gn21 trap mb2 unet gconvt prelu c3d dfl tied"
     " gru_bi lstm_h convtas qkv_reshape"
 ).split()
 NETS = list(TORCH_ZOO) if os.environ.get("ONNXTRIM_WHOLE_ZOO") else SOME
@@ -105,7 +105,7 @@ def test_what_the_repair_changed_and_added_is_in_the_module(
     chain: tuple[nn.Module, TrimResult, Plan],
 ) -> None:
     module, result, _ = chain
-    small = result.to_torch(module)
+    small: Any = result.to_torch(module)
     sizes = {name: len(tensor) for name, tensor in small.named_parameters()}
     assert sizes["conv2.bias"] == sizes["conv2.weight"] < 10
     assert sizes["fc1.bias"] == sizes["fc1.weight"] < 14
@@ -120,7 +120,7 @@ def test_sizes_modes_and_gradients_are_as_the_module_has_them(
     chain: tuple[nn.Module, TrimResult, Plan],
 ) -> None:
     module, result, _ = chain
-    small = result.to_torch(module)
+    small: Any = result.to_torch(module)
     for part in small.modules():
         if isinstance(part, nn.Linear):
             assert (part.out_features, part.in_features) == part.weight.shape
@@ -159,8 +159,8 @@ def test_trim_takes_a_module_and_gives_one_back() -> None:
         std_below=0.5,
         example_inputs=(data[:2],),
     )
-    small = result.to_torch(module)
-    assert small[0].out_features == small[2].in_features < 30  # type: ignore[index,operator]
+    small: Any = result.to_torch(module)
+    assert small[0].out_features == small[2].in_features < 30
 
 
 def test_what_was_tied_stays_tied(folder: Path) -> None:
@@ -297,7 +297,7 @@ def prune_module(
 def test_sizes_that_a_users_module_notes_follow(tmp_path: Path) -> None:
     module, result = prune_module(Heads, (2, 7, 9), tmp_path / "m.onnx")
     assert len(result.plan.stages) == 2
-    small = result.to_torch(module)
+    small: Any = result.to_torch(module)
     assert (small.num_heads, small.head_dim, small.depth) == (2, 4, 4)
     assert module.num_heads == 4
 
@@ -309,19 +309,20 @@ def test_of_the_heads_one_may_be_left_for_the_second_stage(tmp_path: Path) -> No
     export_module(module, (torch.randn(2, 7, 9),), tmp_path / "m.onnx")
     result = pruned(tmp_path / "m.onnx", 0.75, 0)
     assert len(result.plan.stages) == 2
-    small = result.to_torch(module)
+    small: Any = result.to_torch(module)
     assert small.num_heads == 1
-    assert small.proj.in_features == small.head_dim < 6  # type: ignore[union-attr,operator]
+    assert small.proj.in_features == small.head_dim < 6
 
 
 def test_small_weights_keep_their_names(tmp_path: Path) -> None:
     module, result = prune_module(Tiny, (2, 6, 3), tmp_path / "m.onnx")
-    assert result.to_torch(module).lstm.hidden_size == 2  # type: ignore[union-attr]
+    small: Any = result.to_torch(module)
+    assert small.lstm.hidden_size == 2
 
 
 def test_sizes_that_no_tensor_tells_follow(tmp_path: Path) -> None:
     module, result = prune_module(Modules, (2, 5), tmp_path / "m.onnx")
-    small = result.to_torch(module)
+    small: Any = result.to_torch(module)
     channels = small.conv.weight.shape
     assert small.unflatten.unflattened_size == (channels[1], 6)
     assert small.norm1.num_features == channels[1] < 8
@@ -357,7 +358,8 @@ def test_attention_that_lost_nothing_is_no_obstacle(tmp_path: Path) -> None:
         return Plan(plan.model_sha256, "", {}, (Stage(stage.choices, kept),))
 
     module, result = prune_module(Attending, (2, 7, 12), tmp_path / "m.onnx", 1, only_mlp)
-    assert result.to_torch(module).layer.linear1.out_features == 12  # type: ignore[union-attr]
+    small: Any = result.to_torch(module)
+    assert small.layer.linear1.out_features == 12
 
 
 def test_layers_of_one_lstm_must_stay_alike(tmp_path: Path) -> None:
@@ -389,7 +391,8 @@ def test_a_repair_that_differs_between_two_calls_is_refused(tmp_path: Path) -> N
         repair="none",
         example_inputs=(data[:2],),
     )
-    assert plain.to_torch(module).fc1.out_features < 16  # type: ignore[union-attr,operator]
+    small: Any = plain.to_torch(module)
+    assert small.fc1.out_features < 16
 
 
 def test_another_module_is_refused(chain: tuple[nn.Module, TrimResult, Plan]) -> None:

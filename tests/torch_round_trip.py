@@ -32,6 +32,8 @@ class Trip:
         parity: Largest relative difference from the pruned ONNX model, at two batch sizes.
         tuned: Whether one step of SGD changed parameters with a finite loss.
         again: Parameters after exporting, pruning and writing back once more; ``None`` untried.
+        first_stage: Where two stages (heads, then head dimensions) were refused, the parameters
+            that the first alone leaves; ``None`` if that was refused, too.
     """
 
     net: str
@@ -42,6 +44,7 @@ class Trip:
     parity: float | None = None
     tuned: bool | None = None
     again: int | None = None
+    first_stage: int | None = None
 
 
 def round_trip(name: str, folder: Path, *, again: bool) -> Trip:
@@ -64,7 +67,9 @@ def round_trip(name: str, folder: Path, *, again: bool) -> Trip:
     try:
         small = result.to_torch(module, net.examples())
     except InputError as error:
-        return replace(trip, refusal=str(error))
+        two = again and len(result.plan.stages) > 1
+        left = _first_stage(path, module, net) if two else None
+        return replace(trip, refusal=str(error), first_stage=left)
     finally:
         assert all(torch.equal(tensor, state[key]) for key, tensor in module.state_dict().items())
     trip = replace(
@@ -79,6 +84,13 @@ def round_trip(name: str, folder: Path, *, again: bool) -> Trip:
     export_module(small.eval(), net.examples(), path)
     smallest = pruned(path, 0.3, 1).to_torch(small, net.examples())
     return replace(trip, again=_count(smallest))
+
+
+def _first_stage(path: Path, module: nn.Module, net: TorchNet) -> int | None:
+    try:
+        return _count(pruned(path, 0.4, 0, stages=1).to_torch(module, net.examples()))
+    except InputError:
+        return None
 
 
 def pruned(path: Path, share: float, seed: int, stages: int = 2) -> TrimResult:

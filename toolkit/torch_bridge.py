@@ -246,10 +246,10 @@ def _batches(
 
 
 def _hint(values: Values) -> str:
-    if not values.missing_parameters:
+    if not values.missing_weights:
         return ""
     return (
-        f" (the model has no {values.missing_parameters[0]!r}: it was not made by"
-        " onnxtrim.export_module, or computes with it before the input comes in, as weight_norm"
-        " does, which can be taken off first)"
+        f" (the model has no {values.missing_weights[0]!r}: it was not made by"
+        " onnxtrim.export_module, or the weight is computed, as with weight_norm, which can be"
+        " taken off first)"
     )

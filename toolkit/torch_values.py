@@ -88,10 +88,18 @@ class Values:
         self.missing = [name for name in self.tensors if name not in self._stored]
 
     @property
-    def missing_parameters(self) -> list[str]:
-        """Parameters that the model does not know by name."""
-        known = {id(tensor) for tensor in self.module.parameters()}
-        return [name for name in self.missing if id(self.tensors[name]) in known]
+    def missing_weights(self) -> list[str]:
+        """Weights of common layers that the model does not know by name."""
+        from torch import nn
+        from torch.nn.utils.parametrize import ParametrizationList
+
+        kinds = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, ParametrizationList)
+        owners = {name: split(name) for name in self.missing}
+        return [
+            name
+            for name, (owner, own) in owners.items()
+            if isinstance(self.module.get_submodule(owner), kinds) and "bias" not in own
+        ]
 
     def _initializer_of_each(self) -> dict[str, str]:
         """For every tensor the initializer of its name, or of the name it is tied to."""
