@@ -85,6 +85,8 @@ class Case:
         made: How many outputs have a name at least, though nobody may read them.
         shapes: Of the outputs, if ONNX can't infer them.
         blind: The removal need not change the sum: whole numbers, maxima.
+        middle: All groups of the alternatives between the first and the last.
+        shared: Operands that another node reads too.
     """
 
     operator: str
@@ -97,6 +99,8 @@ class Case:
     made: int = 0
     shapes: tuple[tuple[int, ...], ...] = ()
     blind: bool = False
+    middle: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -183,6 +187,12 @@ class _Branch(Net):
         )
         return [names[k] for k in case.outputs]
 
+    def readers(self) -> list[str]:
+        """Other nodes that read the shared operands."""
+        of = dict(zip(self.case.operands, self.nodes[-1].input, strict=False))
+        floats = [self.op("Cast", of[name], to=TensorProto.FLOAT) for name in self.case.shared]
+        return [self.op("ReduceSum", self.op("Abs", h), keepdims=0) for h in floats]
+
     def read(self, name: str, weight_name: str, shape: tuple[int, ...]) -> str:
         """The sum of the absolute values of an output times a weight: nothing cancels."""
         values = self.rng.uniform(0.5, 1.5, shape).astype(np.float32)
@@ -202,6 +212,7 @@ def model_of(cases: Sequence[Case]) -> onnx.ModelProto:
     for number, case in enumerate(cases):
         branch = _Branch(number, case)
         names = branch.node()
+        outputs += branch.readers()
         shapes = case.shapes or _inferred(branch, names, case.opset)
         for index, (name, shape) in enumerate(zip(names, shapes, strict=True)):
             outputs.append(branch.read(name, f"v{' abc'[index].strip()}", shape))

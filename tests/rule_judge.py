@@ -61,14 +61,16 @@ def found_groups(analysis: Analysis) -> Groups:
 def wanted_groups(bundle: Bundle, *, inner: bool = False) -> Groups:
     """The golden groups; the constants of the k-th of several cases begin with its number."""
     cases: Sequence[AnyCase] = [bundle] if isinstance(bundle, Whole) else bundle
-    found = {}
+    found: Groups = {}
     for number, case in enumerate(cases):
         prefix = "" if isinstance(case, Whole) else f"{number}."
-        for part in (case.inner if inner else case.groups).split(";"):
-            if part.strip():
-                axes, units = part.split("=")
-                found[" ".join(sorted(prefix + axis for axis in axes.split()))] = int(units)
+        found |= _wanted(case.inner if inner else case.groups, prefix)
     return found
+
+
+def _wanted(text: str, prefix: str) -> Groups:
+    parts = [part.split("=") for part in text.split(";") if part.strip()]
+    return {" ".join(sorted(prefix + axis for axis in axes.split())): int(n) for axes, n in parts}
 
 
 def check_arity(normalised: Normalised) -> None:
@@ -92,14 +94,47 @@ def judge(bundle: Bundle, normalised: Normalised) -> None:
     """
     check_arity(normalised)
     outer = analyse(normalised)
-    assert found_groups(outer) == wanted_groups(bundle)
+    assert not [item for item in outer.frozen if item.reason.startswith("no rule")]
+    _compare(found_groups(outer), wanted_groups(bundle))
     inner = inner_analysis(normalised, outer)
-    assert found_groups(inner) == wanted_groups(bundle, inner=True)
+    _compare(found_groups(inner), wanted_groups(bundle, inner=True))
     blind = bundle.blind if isinstance(bundle, Whole) else all(case.blind for case in bundle)
     feeds = bundle.feeds if isinstance(bundle, Whole) else FEEDS
     _shrink(outer, feeds, blind=blind)
     if inner.groups:
-        _shrink(inner, feeds, blind=blind)
+        # The second stage tells only what is new; the rest must be there too.
+        whole = analyse(normalised, inner.choices)
+        _compare(found_groups(whole), _second(wanted_groups(bundle), found_groups(inner)))
+        _shrink(whole, feeds, blind=blind)
+    _judge_middle(bundle, normalised)
+
+
+def _compare(found: Groups, wanted: Groups) -> None:
+    more = sorted(found.items() - wanted.items())
+    less = sorted(wanted.items() - found.items())
+    assert not more and not less, f"found {more}, wanted {less}"
+
+
+def _judge_middle(bundle: Bundle, normalised: Normalised) -> None:
+    """Alternatives between the first and the last, which the search may take in larger nets."""
+    cases: Sequence[AnyCase] = [bundle] if isinstance(bundle, Whole) else bundle
+    many = {step.name: step.alternatives for step in steps(normalised) if step.alternatives > 2}
+    for number, case in enumerate(cases):
+        node = f"{number}.node"
+        if isinstance(case, Case):
+            assert len(case.middle) == max(many.get(node, 0) - 2, 0)
+            for choice, text in enumerate(case.middle, start=1):
+                analysis = analyse(normalised, {node: choice})
+                found = found_groups(analysis)
+                mine = {axes: n for axes, n in found.items() if axes.startswith(f"{number}.")}
+                _compare(mine, _wanted(text, f"{number}."))
+                _shrink(analysis, FEEDS, blind=True)
+
+
+def _second(outer: Groups, inner: Groups) -> Groups:
+    """The groups of the second stage, and those of the first that lie on none of their axes."""
+    taken = {axis for axes in inner for axis in axes.split()}
+    return inner | {axes: n for axes, n in outer.items() if not taken & set(axes.split())}
 
 
 def _shrink(analysis: Analysis, feeds: Sequence[Feeds], *, blind: bool) -> None:

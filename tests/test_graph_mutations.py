@@ -1,7 +1,8 @@
-"""The self-check is not vacuous: wrong rules must be noticed, by it or by the golden groups."""
+"""The tests are not vacuous: wrong rules must be noticed by golden groups or the self-check."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,9 @@ from onnxtrim.toolkit.graph.signature import Binding, SignatureError
 from onnxtrim.toolkit.graph.splice import concat
 from onnxtrim.toolkit.prepare import Prepared
 from tests.nets import prepared
+from tests.rule_cases import ALL_CASES
+from tests.rule_judge import bundles
+from tests.rule_mutants import CHANGED_TEXT, Hunt
 from tests.zoo import ZOO
 
 Setup = Callable[[pytest.MonkeyPatch], None]
@@ -221,3 +225,23 @@ def test_what_the_real_inputs_saturate_the_small_removal_shows(tmp_path: Path) -
     small = surgery.remove_units(model, case.analysis, masks)
     assert self_check(model, small, case.analysis, masks, case.feeds).effect == 0
     assert selfcheck._smaller(masks)["fc1"].sum() == 11
+
+
+QUICK = 90  # every so many of the changed signatures
+HUNT = Hunt(bundles(ALL_CASES))
+BENCHMARK_SAYS = {("Conv", "sizes dropped"), ("ConvTranspose", "sizes dropped")}  # equivalent
+
+
+@pytest.mark.parametrize("operator", sorted(RULES))
+def test_the_tests_of_the_rules_kill_mutants(operator: str) -> None:
+    """A part of what ``benchmarks/mutations.py`` tries; mended until none survived."""
+    number = zlib.crc32(operator.encode()) % QUICK
+    for mutant in HUNT.mutants([operator]):
+        if (operator, mutant.kind) in BENCHMARK_SAYS:
+            continue
+        if mutant.kind in CHANGED_TEXT:
+            number += 1
+            if number % QUICK:
+                continue
+        killed = HUNT.killer(mutant) or HUNT.unchanged(mutant)
+        assert killed, f"{mutant.kind} {mutant.what}"

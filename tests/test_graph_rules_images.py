@@ -40,11 +40,18 @@ BLOCKS = [
 BOXES = np.array([[k, 7 - k, k + 3, 8 - k / 2] for k in range(7)], np.float32) / 1.2
 ROIS = np.array([[k % 2, 0, k, 5, 6 + k] for k in range(4)], np.float32)
 BATCHES = np.array([0, 1, 1, 0, 1, 0, 0], np.int64)
+INDICES = live(7, low=0.1, high=0.5, dtype="int64")
 REGIONS = [
     one("RoiAlign", "average", {"w": live(2, 5, 8, 9), "r": BOXES, "i": BATCHES},
         "w1 v1=5", output_height=2, output_width=3, opset=21),
     one("RoiAlign", "maximum", {"w": live(2, 5, 8, 9), "r": BOXES, "i": BATCHES},
         "w1 v1=5", output_height=2, output_width=3, mode="max", opset=16),
+    one("RoiAlign", "computed regions",
+        {"w": live(2, 5, 8, 9), "u": live(7, 4, low=0.5, high=4), "i": INDICES},
+        "w1 v1=5", output_height=2, output_width=3, opset=21, shared=("u", "i")),
+    one("MaxRoiPool", "computed regions",
+        {"w": live(2, 5, 8, 9), "u": live(4, 5, low=0.1, high=0.5)},
+        "w1 v1=5", pooled_shape=[2, 3], opset=21, shared=("u",), blind=True),
     one("MaxRoiPool", "alone", {"w": live(2, 5, 8, 9), "r": ROIS}, "w1 v1=5",
         pooled_shape=[2, 3], opset=21),
     one("GridSample", "images", {"w": live(2, 5, 4, 6), "g": live(2, 3, 7, 2)},
@@ -66,6 +73,8 @@ RESIZE = [
     one("Resize", "scales of some axes", {**X, "r": None, "s": floats(2, 1.5)}, CHANNELS,
         axes=[2, 3]),
     one("Resize", "sizes", SIZED, CHANNELS, mode="linear"),
+    one("Resize", "sizes that change the channels",
+        {**X, "r": None, "s": None, "z": ints(2, 8, 8, 9)}, "w0 v0=2"),
     one("Resize", "sizes, cubic", SIZED, CHANNELS, mode="cubic", opset=13),
     one("Resize", "sizes of some axes", {**X, "r": None, "s": None, "z": ints(8, 9)}, CHANNELS,
         axes=[2, 3]),

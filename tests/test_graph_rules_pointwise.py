@@ -114,6 +114,17 @@ QUANTISED = [
     one("QuantizeLinear", "blocks",
         {"w": live(2, 6, 4), "s": BLOCKS, "z": np.full((2, 3, 4), 9, np.uint8)},
         "w0 s0 z0 v0=2; w2 s2 z2 v2=4", blind=True, axis=1, block_size=2),
+    one("QuantizeLinear", "computed blocks",
+        {"w": live(2, 6, 4), "u": live(2, 3, 4, low=0.01, high=0.02)},
+        "w0 u0 v0=2; w2 u2 v2=4", blind=True, axis=1, block_size=2),
+    one("QuantizeLinear", "computed blocks and zeros",
+        {"w": live(2, 6, 4), "u": live(2, 3, 4, low=0.01, high=0.02),
+         "z": np.full((2, 3, 4), 9, np.uint8)},
+        "w0 u0 z0 v0=2; w2 u2 z2 v2=4", blind=True, axis=1, block_size=2),
+    one("DequantizeLinear", "computed blocks",
+        {"w": live(2, 6, 4, low=10, high=150, dtype="uint8"),
+         "u": live(2, 3, 4, low=0.01, high=0.02)},
+        "w0 u0 v0=2; w2 u2 v2=4", axis=1, block_size=2),
     *(one("DequantizeLinear", title, {"w": BYTES, **operands}, groups, **more)
       for title, operands, groups, more in (
           ("per tensor", {"s": weight(low=0.01, high=0.02), "z": np.array(9, np.uint8)}, ALL, {}),

@@ -49,6 +49,9 @@ CONV = [
     one("ConvTranspose", "depthwise",
         {"w": live(2, 6, 5, 7), "k": weight(6, 1, 2, 3), "b": weight(6)},
         f"{BATCH}; w1 k0 b0 v1=6", group=6),
+    one("ConvTranspose", "grouped and computed",
+        {"w": live(2, 6, 5, 7), "u": live(6, 4, 2, 3), "b": weight(12)},
+        f"{BATCH}; w1 u0 b0 v1=3", inner="w1 u0=2; u1 b0 v1=4", group=3),
     one("ConvTranspose", "computed kernel", {"w": live(2, 6, 5, 7), "u": live(6, 5, 2, 3)},
         f"{BATCH}; w1 u0=6; u1 v1=5"),
 ]  # fmt: skip

@@ -17,10 +17,11 @@ SMALL = {"w": live(2, 3, 4)}
 ALL = "w0 v0=2; w1 v1=3; w2 v2=4"
 VIEWS = [
     one("Flatten", "default", SMALL, "w0 v0=2; w1 v1=3", inner="w2 v1=4"),
-    one("Flatten", "axis 0", SMALL, "w0 v1=2", inner="w2 v1=4", axis=0),
+    one("Flatten", "axis 0", SMALL, "w0 v1=2", inner="w2 v1=4", axis=0, middle=("w1 v1=3",)),
     one("Flatten", "axis 2", SMALL, "w0 v0=2; w2 v1=4", inner="w1 v0=3", axis=2),
     one("Flatten", "axis -2", SMALL, "w0 v0=2; w1 v1=3", inner="w2 v1=4", axis=-2),
-    one("Flatten", "axis 3", SMALL, "w0 v0=2", inner="w2 v0=4", axis=3, opset=9),
+    one("Flatten", "axis 3", SMALL, "w0 v0=2", inner="w2 v0=4", axis=3, opset=9,
+        middle=("w1 v0=3",)),
     *(one("Reshape", title, {"w": live(*shape), "s": ints(*target)}, groups, inner=inner, **more)
       for title, shape, target, groups, inner, more in (
           ("flat", (2, 3, 4), (2, 12), "w0 v0=2; w1 v1=3", "w2 v1=4", {}),
@@ -31,9 +32,11 @@ VIEWS = [
           ("apart, the last free", (2, 12), (2, 3, -1), "w0 v0=2; w1 v1=3", "w1 v2=4", {}),
           ("ones", (2, 3, 4), (2, 1, 3, 1, 4), "w0 v0=2; w1 v2=3; w2 v4=4", "", {}),
           ("into another form", (2, 6, 10), (2, 3, 4, 5), "w0 v0=2; w1 v1=3; w2 v2=2",
-           "w1 v2=2; w2 v3=5", {}),
+           "w1 v2=2; w2 v3=5", {"middle": ("w0 v0=2; w1 v1=3; w2 v3=5",)}),
           ("without common factors", (5, 6, 4), (5, 4, 6), "w0 v0=5", "", {}),
           ("to a vector", (3, 5), (-1,), "w0 v0=3", "w1 v0=5", {}),
+          ("one axis less", (1, 3, 4), (3, 4), "w1 v0=3; w2 v1=4", "", {}),
+          ("one axis more", (3, 4), (1, 3, 4), "w0 v1=3; w1 v2=4", "", {}),
           ("the same", (2, 3, 4), (2, 3, 4), ALL, "", {"allowzero": 1, "opset": 14}),
           ("opset 9", (2, 3, 4), (6, 4), "w0 v0=2; w2 v1=4", "w1 v0=3", {"opset": 9}))),
     *(one("Squeeze", title, {"w": live(1, 3, 1, 4), **operands}, groups, **more)
@@ -92,7 +95,7 @@ def whole(
         n = Net(3)
         h = n.op("Mul", "x", n.constant("w", n.rng.uniform(0.5, 1.5, (5, 1)).astype(np.float32)))
         h = n.op("Mul", body(n, h), n.constant("v", np.arange(1, 6, dtype="f4").reshape(5, 1)))
-        return n.build(n.op("ReduceSum", h, n.ints("one", 1)), ["n", 1, "t"], opset=opset,
+        return n.build(n.op("ReduceSum", h, n.ints("sums", 1, 2)), ["n", 1, "t"], opset=opset,
                        ir_version=9)  # fmt: skip
 
     return Whole(operator, title, build, FREE, groups)
@@ -170,6 +173,10 @@ def pooled(n: Net, h: str) -> str:
     return n.op("Mul", h, n.op("Expand", n.op("GlobalAveragePool", h), n.op("Shape", h)))
 
 
+def only_pooled(n: Net, h: str) -> str:
+    return n.op("Expand", n.op("GlobalAveragePool", h), n.op("Shape", h))
+
+
 def merged(n: Net, h: str) -> str:
     flat = n.op("Concat", n.ints("rows", -1), n.op("Shape", h, start=2), axis=0)
     return n.op("Reshape", n.op("Tanh", n.op("Reshape", h, flat)), n.op("Shape", h))
@@ -177,8 +184,41 @@ def merged(n: Net, h: str) -> str:
 
 def tiled(n: Net, h: str) -> str:
     repeats = n.op("Concat", n.ints("ones", 1, 1), n.op("Shape", h, start=2), axis=0)
-    mean = n.op("ReduceMean", h, n.ints("last", -1))
-    return n.op("Add", h, n.op("Tile", mean, repeats))
+    return n.op("Tile", n.op("ReduceMean", h, n.ints("last", -1)), repeats)
+
+
+def tiled_twice(n: Net, h: str) -> str:
+    repeats = n.op("Concat", n.ints("ones", 1, 1), n.op("Shape", h, start=2), axis=0)
+    h = n.op("Tile", n.op("ReduceMean", h, n.ints("last", -1)), repeats)
+    return n.op("ReduceSum", n.op("Tile", h, repeats), n.ints("end", -1))
+
+
+def bias(n: Net) -> str:
+    return n.constant("k", np.arange(2, 7, dtype=np.float32).reshape(1, 5, 1))
+
+
+def only_expand(n: Net, h: str) -> str:
+    return n.op("Expand", bias(n), n.op("Shape", h))
+
+
+def only_number(n: Net, h: str) -> str:
+    return n.op("Add", bias(n), n.op("Expand", n.constant("one", floats(0.5)), n.op("Shape", h)))
+
+
+def only_constant(n: Net, h: str) -> str:
+    return n.op("Add", bias(n), n.op("ConstantOfShape", n.op("Shape", h)))
+
+
+def only_range(n: Net, h: str) -> str:
+    length = n.op("Squeeze", n.op("Shape", h, start=2))
+    numbers = (n.constant(name, np.array(k, np.int64)) for name, k in (("a", 0), ("b", 1)))
+    first, step = numbers
+    return n.op("Add", bias(n), n.op("Cast", n.op("Range", first, length, step), to=1))
+
+
+def by_shape(n: Net, h: str) -> str:
+    total = n.op("ReduceSum", n.op("Shape", h), n.ints("zero", 0))
+    return n.op("Div", h, n.op("Cast", total, to=1))
 
 
 LIVE = [
@@ -192,8 +232,15 @@ LIVE = [
     whole("Range", "as long as the input", "w0 v0=5", counted),
     whole("Reshape", "merged with the batch and back", "w0 v0=5", merged),
     whole("Tile", "as long as the input", "w0 v0=5", tiled),
+    whole("Tile", "as long as the input, twice", "w0 v0=5", tiled_twice),
+    whole("Expand", "nothing else", "k1 v0=5", only_expand),
+    whole("Expand", "a number and nothing else", "k1 v0=5", only_number),
+    whole("ConstantOfShape", "nothing else", "k1 v0=5", only_constant),
+    whole("Range", "nothing else", "k1 v0=5", only_range),
+    whole("Shape", "its numbers are added", "w0 v0=5", by_shape),
     images("Resize", "computed sizes", "c.weight0 c.bias0 d.weight1=5", doubled),
     images("Resize", "computed sizes of the channels too", "", doubled_in_part),
+    images("Expand", "pooled and nothing else", "c.weight0 c.bias0 d.weight1=5", only_pooled),
     images("Expand", "pooled", "c.weight0 c.bias0 d.weight1=5", pooled),
 ]  # fmt: skip
 
