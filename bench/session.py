@@ -275,4 +275,4 @@ def _whole_shape(spec: InputSpec, given: tuple[int, ...]) -> tuple[int, ...]:
 def _random(rng: np.random.Generator, spec: InputSpec, shape: tuple[int, ...]) -> NDArray[Any]:
     if spec.dtype.kind == "f":
         return rng.standard_normal(shape).astype(spec.dtype)
-    return rng.integers(1, 4, shape).astype(spec.dtype)
+    return np.asarray(rng.integers(1, 4, shape)).astype(spec.dtype)

@@ -120,7 +120,7 @@ def _random(trial: Trial, inputs: Sequence[InputSpec], shapes: Sizes, seed: int)
     except InputError:
         if all(array.dtype.kind == "f" for array in feeds.values()):
             raise
-        feeds = {name: a if a.dtype.kind == "f" else a % 2 for name, a in feeds.items()}
+        feeds = {name: a if a.dtype.kind == "f" else np.asarray(a % 2) for name, a in feeds.items()}
         trial.run(feeds)
     return feeds
 

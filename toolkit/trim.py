@@ -76,7 +76,7 @@ class TrimResult:
         groups: Number of units by group.
         self_check: What the self-check saw.
         divergence: Squared difference of the outputs over the variance of the original's, on the
-            first calibration samples; ``None`` without data.
+            first calibration samples; ``None`` without data, or where outputs overflow.
         warnings: What the user should know.
         prepared: The analysed original.
         kept: Which positions of its tensors are left.
@@ -367,8 +367,12 @@ def _initializer_bytes(model: ir.Model) -> int:
     )
 
 
-def divergence(prepared: Prepared, pruned: ir.Model, data: DataSource) -> float:
-    """Mean squared difference of the outputs over the variance of the original's outputs."""
+def divergence(prepared: Prepared, pruned: ir.Model, data: DataSource) -> float | None:
+    """Mean squared difference of the outputs over the variance of the original's outputs.
+
+    Returns:
+        ``None`` if outputs overflow or are not numbers.
+    """
     one = open_session(prepared.path, RunOptions())
     other = open_session(model_bytes(pruned), RunOptions())
     difference = total = squares = 0.0
@@ -381,12 +385,14 @@ def divergence(prepared: Prepared, pruned: ir.Model, data: DataSource) -> float:
             if not np.issubdtype(a.dtype, np.floating):
                 continue
             x, y = a.astype(np.float64), b.astype(np.float64)
-            difference += float(((x - y) ** 2).sum())
-            total += float(x.sum())
-            squares += float((x**2).sum())
+            with np.errstate(over="ignore", invalid="ignore"):
+                difference += float(((x - y) ** 2).sum())
+                total += float(x.sum())
+                squares += float((x**2).sum())
             count += x.size
         seen += len(batch)
         if seen >= DIVERGENCE_SAMPLES:
             break
     variance = squares - total * total / max(count, 1)
-    return difference / variance if variance > 0 else difference
+    result = difference / variance if variance > 0 else difference
+    return result if np.isfinite(result) else None

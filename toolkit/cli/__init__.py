@@ -12,6 +12,7 @@ import click
 from onnxtrim.bench.errors import OnnxtrimError
 
 _COMMANDS = {
+    "bind": "Give inputs of a model a fixed value, so that branches on them can be pruned.",
     "bench": "Measure one model in ONNX Runtime: latency, load time, memory, size.",
     "compare": "Measure a candidate against its original, paired, with intervals.",
     "demo": "Train, prune, sweep and measure a real network; minutes on a laptop.",
