@@ -254,7 +254,7 @@ class Grower:
         """An operand that states a target shape for ``x``; ``None`` if it is too hard to say."""
         entries = [self._stated(x, axis, size) for axis, size in enumerate(shape)]
         unknown = [axis for axis, entry in enumerate(entries) if entry is None]
-        if self.chance(35) or len(unknown) > 1:
+        if shape and (self.chance(35) or len(unknown) > 1):
             live = self._live_target(x, shape)
             if live is not None:
                 return live
