@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
-from onnxtrim.toolkit.graph.analyse import analyse, inner_analysis
+from onnxtrim.toolkit.graph.analyse import analyse
 from onnxtrim.toolkit.graph.execute import Feeds
 from onnxtrim.toolkit.graph.groups import Analysis
 from onnxtrim.toolkit.graph.normalise import Normalised, normalise
@@ -96,7 +97,7 @@ def judge(bundle: Bundle, normalised: Normalised) -> None:
     outer = analyse(normalised)
     assert not [item for item in outer.frozen if item.reason.startswith("no rule")]
     _compare(found_groups(outer), wanted_groups(bundle))
-    inner = inner_analysis(normalised, outer)
+    inner = outer.inner or replace(outer, groups=())
     _compare(found_groups(inner), wanted_groups(bundle, inner=True))
     blind = bundle.blind if isinstance(bundle, Whole) else all(case.blind for case in bundle)
     feeds = bundle.feeds if isinstance(bundle, Whole) else FEEDS

@@ -22,8 +22,17 @@ from onnxtrim.toolkit.graph.surgery import Keep
 Edge = tuple[str, int, AxisRef]  # node, operand, the axis read there
 
 
-def mask_units(model: ir.Model, analysis: Analysis, keep: Keep) -> ir.Model:
-    """A copy of ``model`` in which no consumer sees the units that ``keep`` leaves out."""
+def mask_units(
+    model: ir.Model, analysis: Analysis, keep: Keep, noise: np.random.Generator | None = None
+) -> ir.Model:
+    """A copy of ``model`` in which no consumer sees the units that ``keep`` leaves out.
+
+    Args:
+        model: The normalised model, possibly with repaired weights.
+        analysis: The analysis of the normalised model.
+        keep: For groups that lose units, a mask over their units.
+        noise: Also move what each consumer sees by one or two rounding errors, as a control.
+    """
     result = model.clone()
     nodes = {node.name: node for node in result.graph}
     stays = _masked_edges(analysis, keep)
@@ -32,7 +41,12 @@ def mask_units(model: ir.Model, analysis: Analysis, keep: Keep) -> ir.Model:
     for (name, operand, (tensor, axis)), mask in stays.items():
         rank = len(analysis.normalised.shapes[tensor])
         shape = [len(mask) if other == axis else 1 for other in range(rank)]
-        _mask(edit, nodes[name], operand, mask.reshape(shape), np.zeros((), types[tensor]))
+        dtype = types[tensor]
+        _mask(edit, nodes[name], operand, mask.reshape(shape), np.zeros((), dtype))
+        if noise is not None and np.issubdtype(dtype, np.floating):
+            step = 2 * float(np.finfo(dtype).eps)
+            factors = 1 + noise.uniform(-step, step, shape)
+            _move(edit, nodes[name], operand, factors.astype(dtype))
     return result
 
 
@@ -85,3 +99,12 @@ def _mask(
     )
     edit.graph.insert_before(node, where)
     node.replace_input_with(operand, where.outputs[0])
+
+
+def _move(edit: Edit, node: ir.Node, operand: int, factors: NDArray[Any]) -> None:
+    value = node.inputs[operand]
+    if value is not None:
+        constant = edit.constant(f"{value.name}/factors", factors)
+        moved = edit.node("Mul", [value, constant], f"{value.name}/moved")
+        edit.graph.insert_before(node, moved)
+        node.replace_input_with(operand, moved.outputs[0])

@@ -2,12 +2,14 @@
 
 Every inner tensor is compared (the kept slices of the masked original against the pruned model),
 not only the output: saturated outputs would let errors through. No fixed tolerance is right for
-every tensor, so each is allowed ``FACTOR`` times what it moves when the masked model's own input
-moves by about one part in 10⁷, and at least as many rounding errors of its largest element.
+every tensor, so each is allowed ``FACTOR`` rounding errors of its largest element, or as many
+times what it moves when the masked model's input, and what each consumer sees, move by about one
+part in 10⁷.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,8 +30,7 @@ from onnxtrim.toolkit.graph.execute import (
 )
 from onnxtrim.toolkit.graph.groups import Analysis
 from onnxtrim.toolkit.graph.mask import mask_units
-from onnxtrim.toolkit.graph.surgery import Keep, positions, remove_units, set_constant
-from onnxtrim.toolkit.graph.values import constant_array
+from onnxtrim.toolkit.graph.surgery import Keep, positions, remove_units
 
 FACTOR = 100.0
 FLIPS = 10.0  # the same for the share of integers that differ
@@ -126,11 +127,14 @@ class _Comparison:
         pruned_weights.adopt(pruned)
         self.pruned = Prober(pruned, pruned_weights)
         self.masked_outputs: dict[tuple[int, str], NDArray[Any]] = {}
-        # Where no input is a float, the control moves the weights instead.
-        self.floats = any(
-            np.issubdtype(array.dtype, np.floating) for array in analysis.normalised.feeds.values()
-        )
-        self.control = self.masked if self.floats else Prober(_moved_weights(masked), weights)
+        self.model = model
+
+    @functools.cached_property
+    def control(self) -> Prober:
+        """The masked original in which every consumer sees slightly other values."""
+        noise = np.random.default_rng(0)
+        moved = mask_units(self.model, self.analysis, self.keep, noise)
+        return Prober(moved, self.analysis.normalised.weights)
 
     def run(self, feeds: Sequence[Feeds], *, deep: bool) -> SelfCheck:
         shapes = self.analysis.normalised.shapes
@@ -240,16 +244,6 @@ def _moved_array(array: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     noise = rng.uniform(-step, step, array.shape)
     size = np.abs(array) + 0.1 * float(np.abs(array).max(initial=0.0))
     return np.asarray((array + noise * size).astype(array.dtype))
-
-
-def _moved_weights(model: ir.Model) -> ir.Model:
-    """A copy whose vectors (biases, scales) are moved by about one part in 10⁷."""
-    result, rng = model.clone(), np.random.default_rng(0)
-    for value in result.graph.initializers.values():
-        array = constant_array(value)
-        if array is not None and array.ndim == 1:
-            set_constant(value, _moved_array(array, rng))
-    return result
 
 
 def _kept(name: str, array: NDArray[Any], stays: Positions) -> NDArray[Any]:
