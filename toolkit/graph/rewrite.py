@@ -60,6 +60,16 @@ def _inline(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> None:
             if output is old:  # an output of the model keeps its name
                 graph.outputs[index] = _stand_in(graph, node, new, name, old)
     graph.remove(node, safe=True)
+    for attribute in node.attributes.values():
+        if attribute.type is ir.AttributeType.GRAPH:
+            _forget(attribute.as_graph())
+
+
+def _forget(branch: ir.Graph) -> None:
+    """Let what is left of a branch use nothing: its uses would count as readers."""
+    for inner in branch.all_nodes():
+        for index in range(len(inner.inputs)):
+            inner.replace_input_with(index, None)
 
 
 def _stand_in(
