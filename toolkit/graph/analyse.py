@@ -244,7 +244,7 @@ def _groups(
         number_of[units] = -1
         mine = sorted({number for ref in axes for number in by_axis.get(ref, ())})
         touches = tuple(all_touches[number] for number in mine)
-        name = _group_name(normalised.model.graph, touches, taken)
+        name = _group_name(normalised.model.graph, slices, touches, taken)
         taken.add(name)
         parameters = _parameters(normalised, slices, weights)
         yield Group(
@@ -252,17 +252,20 @@ def _groups(
         )
 
 
-def _group_name(graph: ir.Graph, touches: tuple[Touch, ...], taken: set[str]) -> str:
+def _group_name(
+    graph: ir.Graph, slices: Mapping[AxisRef, Index], touches: tuple[Touch, ...], taken: set[str]
+) -> str:
     """After the weight of the first producer."""
     made = {value.name: node for node in graph for value in node.outputs}
+    tensors = {tensor for tensor, _ in slices}
 
     def origin(name: str) -> str:
         """The initializer that a transposed, joined or cut weight comes from."""
-        while (node := made.get(name)) is not None and node.inputs:
-            first = node.inputs[0]
-            if first is None:
+        while name in made:
+            sources = [value.name or "" for value in made[name].inputs if value is not None]
+            if not sources:
                 break
-            name = first.name or ""
+            name = next((source for source in sources if source in tensors), sources[0])
         return name
 
     def rank(touch: Touch) -> tuple[bool, bool]:
