@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
 import os
 import platform
@@ -11,6 +13,12 @@ from typing import Any
 
 # Instruction sets that decide which kernels ONNX Runtime picks.
 _FLAGS = ("avx", "avx2", "avx512", "vnni", "amx", "f16c", "fma", "asimd", "sve", "i8mm", "bf16")
+
+
+def release_memory() -> None:
+    """Give freed memory back to the system, where the allocator would keep it (glibc)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def fingerprint() -> dict[str, Any]:

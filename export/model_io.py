@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from onnxtrim.bench.errors import InputError, WorkError
 from onnxtrim.bench.files import atomic_path
+from onnxtrim.bench.machine import release_memory
 from onnxtrim.bench.model_checks import graphs
 from onnxtrim.bench.model_file import external_files, read_model_proto
 from onnxtrim.bench.session import RunOptions, open_session
@@ -101,6 +102,7 @@ def save_model(
         else:
             with atomic_path(target) as temporary:
                 temporary.write_bytes(model_bytes(model))
+                release_memory()  # before the checks load it again
                 accept(temporary)
     except OSError as error:
         raise WorkError(f"{target}: can't be written ({error.strerror or error})") from error

@@ -7,8 +7,6 @@ are opened, the weights are in memory once, and no model is ever one string of b
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import shutil
 import tempfile
 import weakref
@@ -118,12 +116,6 @@ class WeightFile:
         self._end += -(-tensor.nbytes // _ALIGN) * _ALIGN
         self._held[id(tensor)] = tensor, moved  # held: an id is unique only while it lives
         return moved
-
-
-def release_memory() -> None:
-    """Give freed memory back to the system, where the allocator would keep it (glibc)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def tensor_values(model: ir.Model) -> list[ir.Value]:

@@ -22,12 +22,12 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from numpy.typing import NDArray
 
+from onnxtrim.bench.machine import release_memory
 from onnxtrim.toolkit.graph.execute import (
     Feeds,
     Prober,
     WeightFile,
     measure_shapes,
-    release_memory,
     tensor_values,
 )
 from onnxtrim.toolkit.graph.rewrite import inline_branches, replace_sequences

@@ -19,13 +19,13 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxtrim.bench.errors import InputError, SelfCheckError
+from onnxtrim.bench.machine import release_memory
 from onnxtrim.toolkit.graph.edit import Positions
 from onnxtrim.toolkit.graph.execute import (
     Feeds,
     Prober,
     WeightFile,
     blocks,
-    release_memory,
     tensor_values,
 )
 from onnxtrim.toolkit.graph.groups import Analysis
