@@ -124,6 +124,20 @@ def test_a_free_size_within_the_units_stops_them(tmp_path: Path) -> None:
     assert outcome(n.build(y, ["batch", "time", 4]), tmp_path).units == 0
 
 
+@pytest.mark.parametrize(("target", "units"), [((4, 0, 1), 4), ((0, 4, 0), 4)], ids=str)
+def test_zero_in_a_reshape_may_copy_another_axis(
+    target: tuple[int, ...], units: int, tmp_path: Path
+) -> None:
+    """Of equal size before, but only one of both loses units."""
+    n = Net()
+    h = n.matmul("a", "x", 6, 4)  # 1 4 4, the units last
+    if target[0] == 0:  # 4 4 1 -> 4 4 1, nothing moves
+        h = n.op("Reshape", h, n.ints("column", 4, 4, 1))
+    h = n.op("Reshape", h, n.ints("target", *target))
+    y = n.op("MatMul", n.weight("b", 3, 4), h)
+    assert outcome(n.build(y, [1, 4, 6]), tmp_path).units == units
+
+
 def test_units_within_a_free_size_repeat_as_often_as_it_says(tmp_path: Path) -> None:
     """At the other inputs the time is shorter."""
     n = Net()

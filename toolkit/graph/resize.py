@@ -84,6 +84,20 @@ def resize_target(operand: int) -> Callable[[Edit, ir.Node], None]:
     return resize
 
 
+def resize_reshape(edit: Edit, node: ir.Node) -> None:
+    """Reshape: a 0 copies the size of the input's axis there, which may be other slices."""
+    target, output = constant_array(node.inputs[1]), node.outputs[0]
+    zero_is_size = node.attributes.get("allowzero")
+    if target is not None and (zero_is_size is None or zero_is_size.as_int() == 0):
+        stated = np.array(target)
+        for axis in np.flatnonzero(target == 0).tolist():
+            if _size(edit, node.inputs[0], axis) != _size(edit, output, axis):
+                stated[axis] = edit.shapes[output.name or ""][axis]
+        if not np.array_equal(stated, target):
+            node.replace_input_with(1, edit.constant(f"{output.name}/stated", stated))
+    resize_target(1)(edit, node)
+
+
 def resize_sizes(edit: Edit, node: ir.Node) -> None:
     """Resize: its ``sizes`` may be limited to some axes, in any order."""
     limited = node.attributes.get("axes")

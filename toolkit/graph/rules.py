@@ -457,7 +457,7 @@ RULES: dict[str, Rule] = {
     "ConstantOfShape": Rule(_constant_of_shape, resize=resize.resize_target(0), why=_MAKES),
     "Expand": Rule(_expand, resize=resize.resize_target(1), why=_MAKES),
     "Flatten": Rule(_view, why=_MERGES),
-    "Reshape": Rule(_view, resize=resize.resize_target(1), why=_MERGES),
+    "Reshape": Rule(_view, resize=resize.resize_reshape, why=_MERGES),
     "Shape": Rule(lambda view: "_ -> S", resize=resize.resize_shape),
     "Size": Rule(lambda view: "X* ->", why="its size is computed with"),
     "Squeeze": Rule(_view, why=_MERGES),
