@@ -169,7 +169,7 @@ GOLDEN: dict[str, Golden] = {
         inner="blocks.0.attn.qkv/inner:6 blocks.1.attn.qkv/inner:6",
         frozen="Conv LayerNormalization Reshape",
     ),
-    "tied": Golden(0.987, "fc1:24 fc1#2:44"),
+    "tied": Golden(0.987, "fc2:24 fc1:44"),
     "trap": Golden(0.998, "stem:14 left:10 right:10 mix1:12 mix2:11"),
     "txenc": Golden(
         0.88,
@@ -183,7 +183,7 @@ GOLDEN: dict[str, Golden] = {
         "mid.conv2.0:32 up2:18 dec2.conv1.0:24 dec2.conv2.0:26 dec1.conv1.0:16 "
         "dec1.conv2.0:12",
     ),
-    "untied": Golden(1.0, "mid:24 mid#2:26"),
+    "untied": Golden(1.0, "out:24 mid:26"),
     "vit_mha": Golden(
         0.699,
         "attn.in_proj_weight:2 mlp.fc1:48",

@@ -20,6 +20,7 @@ from onnxtrim.toolkit.graph.groups import Analysis, FrozenAxis, Group, Touch
 from onnxtrim.toolkit.graph.labels import AxisRef, Classes, Index, close
 from onnxtrim.toolkit.graph.normalise import Normalised
 from onnxtrim.toolkit.graph.propagate import Reading, Step, Walker
+from onnxtrim.toolkit.graph.values import independent_values, is_parameter
 
 _ROUNDS = 3  # of the search; ends sooner when nothing improves
 _COMBINATIONS = 64  # of alternatives that are tried together
@@ -160,13 +161,11 @@ def _clusters(trial: _Trial, failing: list[Reading]) -> list[list[list[Step]]]:
 
 
 def _weights(normalised: Normalised) -> dict[str, int]:
-    """Elements of every float initializer; copies of shared ones are not counted again."""
+    """Elements of every parameter; copies of shared ones are not counted again."""
     return {
         name: int(np.prod(normalised.shapes[name], dtype=np.int64))
         for name, value in normalised.model.graph.initializers.items()
-        if value.dtype is not None
-        and value.dtype.is_floating_point()
-        and name not in normalised.copies
+        if is_parameter(value) and name not in normalised.copies
     }
 
 
@@ -231,7 +230,7 @@ def _members(classes: Classes, wanted: Index) -> dict[tuple[AxisRef, ...], Index
 def _groups(
     normalised: Normalised, trial: _Trial, weights: Mapping[str, int], macs: Mapping[str, int]
 ) -> Iterator[Group]:
-    classes, taken = trial.classes, set[str]()
+    classes, namer = trial.classes, _Namer(normalised.model.graph)
     all_touches = [touch for reading in trial.readings for touch in reading.touches]
     by_axis: dict[AxisRef | None, list[int]] = defaultdict(list)
     for number, touch in enumerate(all_touches):
@@ -244,41 +243,46 @@ def _groups(
         number_of[units] = -1
         mine = sorted({number for ref in axes for number in by_axis.get(ref, ())})
         touches = tuple(all_touches[number] for number in mine)
-        name = _group_name(normalised.model.graph, slices, touches, taken)
-        taken.add(name)
+        name = namer.name(slices, touches)
         parameters = _parameters(normalised, slices, weights)
         yield Group(
             name, len(units), slices, touches, parameters, _group_macs(macs, touches, slices)
         )
 
 
-def _group_name(
-    graph: ir.Graph, slices: Mapping[AxisRef, Index], touches: tuple[Touch, ...], taken: set[str]
-) -> str:
-    """After the weight of the first producer."""
-    made = {value.name: node for node in graph for value in node.outputs}
-    tensors = {tensor for tensor, _ in slices}
+class _Namer:
+    """Names groups after the weight of their first producer."""
 
-    def origin(name: str) -> str:
+    def __init__(self, graph: ir.Graph) -> None:
+        self._made = {value.name: node for node in graph for value in node.outputs}
+        self._constants = independent_values(graph)[1]
+        self._taken: set[str] = set()
+
+    def name(self, slices: Mapping[AxisRef, Index], touches: tuple[Touch, ...]) -> str:
+        """A name that no other group has."""
+        touch = min(touches, key=self._rank)
+        tensors = {tensor for tensor, _ in slices}
+        name = touch.value[0] if touch.weight is None else self._origin(touch.weight[0], tensors)
+        for ending in (".weight", ".weight_quantized"):
+            name = name.removesuffix(ending)
+        unique, count = name, 2
+        while unique in self._taken:
+            unique, count = f"{name}#{count}", count + 1
+        self._taken.add(unique)
+        return unique
+
+    def _rank(self, touch: Touch) -> tuple[bool, bool]:
+        """Producers first, and of these the ones that do more than move a weight."""
+        return touch.role != "producer", touch.value[0] in self._constants
+
+    def _origin(self, name: str, tensors: set[str]) -> str:
         """The initializer that a transposed, joined or cut weight comes from."""
-        while name in made:
-            sources = [value.name or "" for value in made[name].inputs if value is not None]
+        while name in self._made:
+            sources = [value.name or "" for value in self._made[name].inputs if value is not None]
             if not sources:
                 break
             name = next((source for source in sources if source in tensors), sources[0])
         return name
-
-    def rank(touch: Touch) -> tuple[bool, bool]:
-        moves_weights = origin(touch.value[0]) in graph.initializers
-        return touch.role != "producer", moves_weights
-
-    touch = min(touches, key=rank)
-    name = origin(touch.weight[0]) if touch.weight is not None else touch.value[0]
-    name = name.removesuffix(".weight")
-    unique, count = name, 2
-    while unique in taken:
-        unique, count = f"{name}#{count}", count + 1
-    return unique
 
 
 def _parameters(

@@ -98,7 +98,7 @@ class Analysis:
         normalised: The model that the names refer to.
         groups: Units that can leave, in the order of the graph.
         frozen: What can't, and why.
-        parameters: Number of parameters (elements of float initializers).
+        parameters: Number of parameters: floats, and integers that are dequantised.
         prunable_parameters: Of these, the ones that lie on an axis of a group.
         macs: Multiply-accumulates at batch 1.
         choices: Which alternative each node with several was given.

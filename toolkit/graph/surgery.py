@@ -16,7 +16,7 @@ from onnxtrim.toolkit.graph.execute import static_shape
 from onnxtrim.toolkit.graph.groups import Analysis
 from onnxtrim.toolkit.graph.labels import AxisRef
 from onnxtrim.toolkit.graph.rules import RULES
-from onnxtrim.toolkit.graph.values import constant_array
+from onnxtrim.toolkit.graph.values import constant_array, is_parameter
 
 Keep = Mapping[str, NDArray[np.bool_]]  # group name -> which of its units stay
 
@@ -101,17 +101,17 @@ def parameters_after(
         length((tensor, axis % len(shapes[tensor]))) for tensor, axis in (new_biases or {}).values()
     )
     for name, value in analysis.model.graph.initializers.items():
-        if value.dtype is not None and value.dtype.is_floating_point():
+        if is_parameter(value):
             total += math.prod(length((name, axis)) for axis in range(len(shapes[name])))
     return total
 
 
 def count_parameters(model: ir.Model) -> int:
-    """Elements of all float initializers."""
+    """Elements of all parameters."""
     return sum(
         math.prod(static_shape(value.const_value))
         for value in model.graph.initializers.values()
-        if value.const_value is not None and value.const_value.dtype.is_floating_point()
+        if value.const_value is not None and is_parameter(value)
     )
 
 

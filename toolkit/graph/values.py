@@ -56,3 +56,12 @@ def constant_array(value: ir.Value | None) -> NDArray[Any] | None:
     if value is None or value.const_value is None or not value.is_initializer():
         return None
     return value.const_value.numpy()
+
+
+def is_parameter(value: ir.Value) -> bool:
+    """Whether an initializer holds weights: floats, or integers that are dequantised."""
+    if value.dtype is None:
+        return False
+    return value.dtype.is_floating_point() or any(
+        usage.node.op_type == "DequantizeLinear" and usage.idx == 0 for usage in value.uses()
+    )
