@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
+from onnxtrim.bench.compare import Settings
 from onnxtrim.bench.errors import InputError
 from onnxtrim.toolkit.grid import DEFAULT_GRID, candidate_id, read_grid
-from onnxtrim.toolkit.sweep import SweepOptions
+from onnxtrim.toolkit.sweep import SweepOptions, sweep
+from tests.zoo import ZOO
 
 
 def test_grids_from_files(tmp_path: Path) -> None:
@@ -34,3 +38,14 @@ def test_grids_that_are_refused() -> None:
             SweepOptions(grid=grid)
     with pytest.raises(InputError, match="repair 'magic'"):
         SweepOptions(repair="magic")
+
+
+def test_free_sizes_come_from_the_calibration_data(tmp_path: Path) -> None:
+    """Without labelled samples, what is measured gets inputs like them."""
+    path = tmp_path / "net.onnx"
+    onnx.save(ZOO["reshape_free"](), path)
+    x = np.random.default_rng(0).standard_normal((20, 3, 4, 6)).astype(np.float32)
+    settings = Settings(launches=2, rounds=2, memory=False)
+    options = SweepOptions(grid=[(9.0, 9.0)], settings=settings)
+    run = sweep(path, {"x": x}, tmp_path / "run", options=options)
+    assert run.candidates[0]["metrics"]["latency.p50.ratio"]["value"] > 0

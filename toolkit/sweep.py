@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +99,25 @@ def sweep(
     labelled = None
     if evaluation is not None:
         labelled = open_data(evaluation, prepared.inputs, need_labels=True)
+    if labelled is None:  # random inputs then have the sizes of the calibration data
+        options = replace(options, settings=_sized(options.settings, prepared))
     spec = _spec(prepared, data, labelled, options)
     folder = Path(output)
     with opened(folder, spec):
         statistics = _statistics(folder, prepared, data, options, progress)
         _Sweep(folder, prepared, data, labelled, options, statistics).run(progress, on_candidate)
     return load_run(folder)
+
+
+def _sized(settings: Settings, prepared: Prepared) -> Settings:
+    """The settings with the shape of every input; a free first axis is the batch."""
+    shapes: dict[str, int | Sequence[int]] = {}
+    for spec in prepared.inputs:
+        shape = list(prepared.feeds[0][spec.name].shape)
+        if shape and not isinstance(spec.shape[0], int):
+            shape[0] = settings.batch
+        shapes[spec.name] = shape
+    return replace(settings, sizes={**shapes, **settings.sizes})
 
 
 class _Sweep:
