@@ -48,4 +48,4 @@ def test_free_sizes_come_from_the_calibration_data(tmp_path: Path) -> None:
     settings = Settings(launches=2, rounds=2, memory=False)
     options = SweepOptions(grid=[(9.0, 9.0)], settings=settings)
     run = sweep(path, {"x": x}, tmp_path / "run", options=options)
-    assert run.candidates[0]["metrics"]["latency.p50.ratio"]["value"] > 0
+    assert run.candidates[0].metrics["latency.p50.ratio"].value > 0
