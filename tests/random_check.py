@@ -12,7 +12,6 @@ import onnx
 import onnxruntime as ort
 
 from onnxtrim.export.model_io import model_bytes
-from onnxtrim.toolkit.graph.analyse import inner_analysis
 from onnxtrim.toolkit.graph.constraints import satisfy
 from onnxtrim.toolkit.graph.groups import Analysis
 from onnxtrim.toolkit.graph.labels import Index
@@ -53,14 +52,14 @@ def check_model(model: RandomModel, rng: Random, folder: Path) -> Outcome:
     path = folder / "random.onnx"
     onnx.save(model.proto, path)
     net = prepare(path, sizes=SIZES)[0]
-    inner = inner_analysis(net.analysis.normalised, net.analysis)
     removed, effect = 0, 0.0
-    for analysis in (net.analysis, inner):
+    for analysis in filter(None, (net.analysis, net.analysis.inner)):
         if analysis.groups:
             count, seen = _remove(net, analysis, rng)
             removed, effect = removed + count, max(effect, seen)
-    units = sum(group.units for group in (*net.analysis.groups, *inner.groups))
-    return Outcome(len(net.analysis.groups), len(inner.groups), units, removed, effect)
+    outer, both = len(net.analysis.groups), net.analysis.all_groups()
+    units = sum(group.units for group in both)
+    return Outcome(outer, len(both) - outer, units, removed, effect)
 
 
 def _removals(analysis: Analysis, rng: Random) -> Iterator[tuple[str, Index]]:

@@ -64,11 +64,6 @@ def analyse(normalised: Normalised, choices: Mapping[str, int] | None = None) ->
     return replace(outer, inner=replace(inner, groups=named))
 
 
-def inner_analysis(normalised: Normalised, outer: Analysis) -> Analysis:
-    """The second stage."""
-    return outer.inner or replace(outer, groups=())
-
-
 class _Search:
     """Tries the alternatives of nodes, those of one kind together."""
 
