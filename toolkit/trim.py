@@ -299,7 +299,7 @@ def apply_plan(
         plan,
         prepared.path,
         Change(original.parameters, count_parameters(cut.model)),
-        Change(model_size(prepared.path).initializer_bytes, _initializer_bytes(cut.model)),
+        Change(_bytes_before(prepared), _initializer_bytes(cut.model)),
         Change(original.macs, original.macs if macs is None else macs),
         groups,
         cut.check,
@@ -357,6 +357,19 @@ def _describe(model: ir.Model, prepared: Prepared, plan: Plan) -> None:
             "onnxtrim.plan_sha256": plan.kept_hash(),
         }
     )
+
+
+def _bytes_before(prepared: Prepared) -> int:
+    """Bytes of the file's initializers, or of what its Constant nodes hold and make."""
+    stored = model_size(prepared.path).initializer_bytes
+    normalised = prepared.analysis.normalised
+    copies = sum(
+        value.const_value.nbytes
+        for name in normalised.copies
+        if (value := normalised.model.graph.initializers[name]).const_value is not None
+    )
+    made = _initializer_bytes(normalised.model) - copies
+    return stored if 2 * stored > made else made
 
 
 def _initializer_bytes(model: ir.Model) -> int:
