@@ -24,7 +24,10 @@ MEMORY = 4 << 30
 """Most bytes of a run beside twice the weights."""
 
 SECONDS = 40.0
-"""Most seconds of all guarded runs of one model."""
+"""Most seconds of all guarded runs of one model, beside one for every `WEIGHTS_PER_SECOND`."""
+
+WEIGHTS_PER_SECOND = 50_000_000
+"""Bytes of weights that even a slow machine reads and uses in a second."""
 
 _NO_LIMIT = 0
 _GRACE = 5.0  # seconds until ONNX Runtime heeds; it looks between nodes
@@ -49,6 +52,7 @@ class Trial:
     Attributes:
         session: The session, without optimisation; ``run`` of this class is the bounded one.
         memory: Most bytes of the weights and of a run.
+        seconds: Most seconds of all runs.
     """
 
     session: ort.InferenceSession
@@ -56,7 +60,8 @@ class Trial:
     def __init__(self, path: str | os.PathLike[str], weights: int) -> None:
         self.path = path
         self.memory = MEMORY + 2 * weights
-        self._left = SECONDS
+        self.seconds = SECONDS + weights / WEIGHTS_PER_SECOND
+        self._left = self.seconds
 
     def __enter__(self) -> Trial:
         _set_arena(self.memory)
@@ -97,7 +102,7 @@ class Trial:
         if late:
             thread.join(_GRACE)
             raise LimitError(
-                f"{self.path}: one sample is not finished after {SECONDS:.0f} s (a loop without an"
+                f"{self.path}: one sample is not finished after {self.seconds:.0f} s (a loop without an"
                 " end, or absurd sizes?); give smaller sizes with --shape or --data"
             )
         self._left -= time.monotonic() - start
