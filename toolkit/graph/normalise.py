@@ -31,7 +31,12 @@ from onnxtrim.toolkit.graph.execute import (
     tensor_values,
 )
 from onnxtrim.toolkit.graph.rewrite import inline_branches, replace_sequences
-from onnxtrim.toolkit.graph.values import add_initializer, constant_array, independent_values
+from onnxtrim.toolkit.graph.values import (
+    add_initializer,
+    constant_array,
+    independent_values,
+    remove_unused,
+)
 
 FOLD_LIMIT = 64  # elements; longer tensors are folded only if they have one axis
 _MOVES = frozenset(
@@ -95,7 +100,7 @@ def normalise(model: ir.Model, feeds: Sequence[Feeds]) -> Normalised:
     replace_sequences(result.graph, sizes)
     _drop_zero_states(result, feeds, weights)
     _drop_zero_biases(result.graph, folded)
-    passes.RemoveUnusedNodesPass()(result)
+    remove_unused(result.graph)
     copies = _unshare(result.graph)
     weights.adopt(result)
     release_memory()
@@ -160,7 +165,7 @@ def _fold(
         ):
             _replace_by_initializer(model.graph, value, runs[0][name])
             folded.add(name)
-    passes.RemoveUnusedNodesPass()(model)
+    remove_unused(model.graph)
     return folded, shapes
 
 

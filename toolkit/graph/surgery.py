@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import onnx_ir.passes.common as passes
 from numpy.typing import NDArray
 
 from onnxtrim.toolkit.graph.edit import Edit, Positions
@@ -16,7 +15,7 @@ from onnxtrim.toolkit.graph.execute import static_shape
 from onnxtrim.toolkit.graph.groups import Analysis
 from onnxtrim.toolkit.graph.labels import AxisRef
 from onnxtrim.toolkit.graph.rules import RULES
-from onnxtrim.toolkit.graph.values import constant_array, is_parameter
+from onnxtrim.toolkit.graph.values import constant_array, is_parameter, remove_unused
 
 Keep = Mapping[str, NDArray[np.bool_]]  # group name -> which of its units stay
 
@@ -79,7 +78,7 @@ def remove_units(
         if rule is not None and rule.resize is not None:
             rule.resize(edit, node)
     _forget_inner_shapes(graph)
-    passes.RemoveUnusedNodesPass()(result)
+    remove_unused(graph)
     return result
 
 

@@ -65,3 +65,19 @@ def is_parameter(value: ir.Value) -> bool:
     return value.dtype.is_floating_point() or any(
         usage.node.op_type == "DequantizeLinear" and usage.idx == 0 for usage in value.uses()
     )
+
+
+def remove_unused(graph: ir.Graph) -> None:
+    """Remove nodes and initializers that nobody reads.
+
+    Unlike onnx-ir's pass it leaves unread outputs of nodes that stay: ONNX Runtime wants those of
+    an Attention with a cache.
+    """
+    outputs = set(graph.outputs)
+    for node in reversed(graph):
+        if not any(value.uses() or value in outputs for value in node.outputs):
+            graph.remove(node, safe=True)
+    kept = outputs | set(graph.inputs)
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and value not in kept:
+            del graph.initializers[name]
