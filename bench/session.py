@@ -247,6 +247,8 @@ def _feed_shape(spec: InputSpec, sizes: Sizes) -> tuple[int, ...]:
     shape = []
     for axis, need in enumerate(spec.shape):
         size = sizes.get(need) if isinstance(need, str) else need
+        if isinstance(size, Sequence) and len(size) == 1:  # --shape height=480
+            (size,) = size
         if size is None and axis == 0:
             size = 1
         if not isinstance(size, int):

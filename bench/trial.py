@@ -102,8 +102,8 @@ class Trial:
         if late:
             thread.join(_GRACE)
             raise LimitError(
-                f"{self.path}: one sample is not finished after {self.seconds:.0f} s (a loop without an"
-                " end, or absurd sizes?); give smaller sizes with --shape or --data"
+                f"{self.path}: one sample is not finished after {self.seconds:.0f} s (a loop"
+                " without an end, or absurd sizes?); give smaller sizes with --shape or --data"
             )
         self._left -= time.monotonic() - start
         if errors:

@@ -70,8 +70,18 @@ def prepare(
         data = None if calibration is None else open_data(calibration, inputs)
         small, large, feeds = _feeds(trial, inputs, data, sizes)
     model = load_model(path)  # not before ONNX Runtime took it: bad graphs confuse the parser
-    normalised = normalise(model, [small, large] if _is_free(inputs) else [small])
+    pair = [small, large] if _is_free(inputs) else [small]
+    normalised = normalise(model, pair, fold_shapes=_all_differ(inputs, small, large))
     return Prepared(Path(path), sha256, inputs, analyse(normalised), feeds), data
+
+
+def _all_differ(inputs: Sequence[InputSpec], small: Feeds, large: Feeds) -> bool:
+    """Whether every free dimension has two sizes: else what looks constant may depend on one."""
+    return all(
+        isinstance(need, int) or small[spec.name].shape[axis] != large[spec.name].shape[axis]
+        for spec in inputs
+        for axis, need in enumerate(spec.shape)
+    )
 
 
 def _is_free(inputs: Sequence[InputSpec]) -> bool:
@@ -101,28 +111,54 @@ def _feeds(
             else (1, *batch.feeds[spec.name].shape[1:])
             for spec in inputs
         }
-    small = _random(trial, inputs, shapes, seed=1)
-    large = _other_sizes(trial, inputs, shapes) or _random(trial, inputs, shapes, seed=2)
+    if real is not None and not _takes(trial, real):
+        real = None  # one row of each input is no sample of this model
+    try:
+        small = _random(trial, inputs, shapes, seed=1)
+    except InputError:
+        if real is None:
+            raise
+        small = real  # random numbers mean nothing to the model
+    large = _other_sizes(trial, inputs, shapes) or small
     return small, large, [small if real is None else real, large]
 
 
 def _random(trial: Trial, inputs: Sequence[InputSpec], shapes: Sizes, seed: int) -> Feeds:
-    """Random inputs that the model takes; integers are small, and 0 or 1 if they must be.
+    """Random inputs that the model takes; integers are small, 0 or 1, or 0 if they must be.
 
     Raises:
-        InputError: The model takes neither.
+        InputError: The model takes none of these.
     """
     feeds = random_feeds(inputs, shapes, seed=seed, count=1)[0]
+    whole = [name for name, array in feeds.items() if array.dtype.kind != "f"]
+    for modulus in (None, 2, 1):
+        if modulus is not None:
+            feeds |= {name: _modulo(feeds[name], modulus) for name in whole}
+        try:
+            trial.run(feeds)
+        except LimitError:
+            raise
+        except InputError as error:
+            refusal = error
+            if not whole:
+                break
+        else:
+            return feeds
+    raise refusal
+
+
+def _takes(trial: Trial, feeds: Feeds) -> bool:
     try:
         trial.run(feeds)
     except LimitError:
         raise
     except InputError:
-        if all(array.dtype.kind == "f" for array in feeds.values()):
-            raise
-        feeds = {name: a if a.dtype.kind == "f" else np.asarray(a % 2) for name, a in feeds.items()}
-        trial.run(feeds)
-    return feeds
+        return False
+    return True
+
+
+def _modulo(array: NDArray[Any], modulus: int) -> NDArray[Any]:
+    return np.asarray(array.astype(np.int64) % modulus).astype(array.dtype)
 
 
 def _other_sizes(trial: Trial, inputs: Sequence[InputSpec], shapes: Sizes) -> Feeds | None:

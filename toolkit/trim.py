@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 REPAIRS = ("mean", "none")
 DIVERGENCE_SAMPLES = 256
+ALARM = 1.0  # change of an output, relative to its largest element
 
 
 @dataclass(frozen=True)
@@ -240,12 +241,20 @@ def require_removals(prepared: Prepared, plan: Plan, statistics: Statistics) -> 
         reasons = dict.fromkeys(f"{axis.name}: {axis.reason}" for axis in prepared.analysis.frozen)
         shown = "; ".join(list(reasons)[:5]) or "the model has no weights"
         raise NothingToRemoveError(f"{prepared.path}: nothing can be removed ({shown})")
-    means = [float(item.mean.min()) for group in groups for item in statistics.of(group)]
-    stds = [float(item.std.min()) for group in groups for item in statistics.of(group)]
+    absolute = bool(plan.criterion.get("absolute"))
+    means, stds = [], []
+    for group in prepared.analysis.all_groups():
+        if plan.limits.allows(prepared.analysis, group):
+            for item in statistics.of(group):
+                means.append(float((np.abs(item.mean) if absolute else item.mean).min()))
+                stds.append(float(item.std.min()))
+    if not means:
+        raise NothingToRemoveError(f"{prepared.path}: --include and --exclude leave no group")
+    aligned = ", or lower --align" if plan.limits.align > 1 else ""
     raise NothingToRemoveError(
         f"{prepared.path}: no unit is below both thresholds"
         f" (smallest mean {min(means):.3g}, smallest standard deviation {min(stds):.3g});"
-        " raise --mean-below or --std-below"
+        f" raise --mean-below or --std-below{aligned}"
     )
 
 
@@ -304,10 +313,19 @@ def apply_plan(
         groups,
         cut.check,
         None if data is None else divergence(prepared, cut.model, data),
-        (*plan.warnings, *(f"not repaired: {text}" for text in cut.skipped)),
+        (*plan.warnings, *(f"not repaired: {text}" for text in cut.skipped), *_alarm(cut.check)),
         prepared,
         kept,
     )
+
+
+def _alarm(check: SelfCheck) -> list[str]:
+    if check.effect <= ALARM:
+        return []
+    return [
+        f"the removal moves the outputs by {check.effect:.0%}: the model computes something else;"
+        " look at 'onnxtrim compare --eval' before you use it, or remove less"
+    ]
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,8 @@ def with_shape(function: F) -> F:
         "shapes",
         multiple=True,
         metavar="NAME=1x3x224x224",
-        help="Shape of an input whose dimensions are free; repeatable.",
+        help="Shape of an input whose dimensions are free, or size of such a dimension by its name;"
+        " repeatable.",
     )(function)
 
 

@@ -71,12 +71,14 @@ class Normalised:
     weights: WeightFile = field(default_factory=WeightFile, repr=False, compare=False)
 
 
-def normalise(model: ir.Model, feeds: Sequence[Feeds]) -> Normalised:
+def normalise(model: ir.Model, feeds: Sequence[Feeds], *, fold_shapes: bool = True) -> Normalised:
     """Normalise a copy of ``model``.
 
     Args:
         model: The model; only its nodes are sorted, a copy needs that.
         feeds: Inputs at the smallest batch and, if the model has free dimensions, at a larger one.
+        fold_shapes: Whether what is computed from shapes, and equal at both sizes, is constant;
+            not if a free dimension has the same size in both.
 
     Raises:
         InputError: The model does not run with these inputs.
@@ -94,7 +96,7 @@ def normalise(model: ir.Model, feeds: Sequence[Feeds]) -> Normalised:
     result.ir_version = max(result.ir_version, 4)  # in version 3 weights had to be inputs
     weights = WeightFile()
     for _ in range(_DEEPEST):
-        folded, sizes = _fold(result, feeds, weights)
+        folded, sizes = _fold(result, feeds, weights, fold_shapes)
         if not inline_branches(result):
             break
     replace_sequences(result.graph, sizes)
@@ -127,7 +129,7 @@ def _varying(shapes: Sequence[Mapping[str, tuple[int, ...]]]) -> dict[str, dict[
 
 
 def _fold(
-    model: ir.Model, feeds: Sequence[Feeds], weights: WeightFile
+    model: ir.Model, feeds: Sequence[Feeds], weights: WeightFile, fold_shapes: bool
 ) -> tuple[set[str], dict[str, tuple[int, ...]]]:
     """Make initializers of what the input does not change.
 
@@ -159,7 +161,8 @@ def _fold(
         if name in runs[0] and (
             name in constant
             or (
-                (len(runs) > 1 or not _free_dimensions(model))
+                fold_shapes
+                and (len(runs) > 1 or not _free_dimensions(model))
                 and all(np.array_equal(runs[0][name], run[name]) for run in runs[1:])
             )
         ):
