@@ -1,4 +1,4 @@
-"""Inputs that the model takes, at two sizes: what was seen at one size only must not be built in."""
+"""Inputs that the model takes, at two sizes: what holds at one size must not be built in."""
 
 from __future__ import annotations
 

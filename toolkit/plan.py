@@ -106,6 +106,7 @@ class Plan:
         stages: What leaves, stage by stage.
         limits: What was protected.
         warnings: What the user should know.
+        inputs: Shape of every input at the smallest batch.
     """
 
     model_sha256: str
@@ -114,6 +115,7 @@ class Plan:
     stages: tuple[Stage, ...]
     limits: Limits = field(default_factory=Limits)
     warnings: tuple[str, ...] = ()
+    inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def removals(self) -> tuple[Removal, ...]:
@@ -133,6 +135,7 @@ class Plan:
         return {
             "schema": SCHEMA,
             "model": {"sha256": self.model_sha256},
+            "inputs": {name: list(shape) for name, shape in self.inputs.items()},
             "data": {"sha256": self.data_sha256},
             "criterion": self.criterion,
             "limits": self.limits.to_json(),
@@ -180,6 +183,7 @@ class Plan:
                     int(limits["align"]),
                 ),
                 tuple(map(str, value["warnings"])),
+                {str(name): tuple(map(int, shape)) for name, shape in value["inputs"].items()},
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: is not a complete plan ({error!r})") from error
@@ -246,6 +250,7 @@ def make_plan(
         tuple(stages),
         limits,
         tuple(warnings),
+        {name: array.shape for name, array in analysis.normalised.feeds.items()},
     )
 
 

@@ -13,8 +13,8 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ class Moments:
 
     def cut(self, stays: NDArray[np.bool_]) -> Moments:
         """Statistics of some positions."""
-        return replace(self, **{field: getattr(self, field)[stays] for field in _FIELDS})
+        return replace(self, **{part: getattr(self, part)[stays] for part in _FIELDS})
 
     def pool(self, units: NDArray[np.int64], count: int) -> Moments:
         """Statistics of units that each lie on one or several positions.
@@ -133,6 +133,7 @@ class Statistics:
         data_sha256: Hash of the data.
         samples: Number of samples seen.
         points: For every (tensor, axis) the moments of its positions.
+        inputs: Shape of every input at the smallest batch.
     """
 
     model_sha256: str
@@ -140,6 +141,7 @@ class Statistics:
     data_sha256: str
     samples: int
     points: dict[AxisRef, Moments]
+    inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def of(self, group: Group) -> list[Moments]:
         """Statistics of a group's units, at each place where they are read."""
@@ -169,13 +171,14 @@ class Statistics:
             "model_sha256": self.model_sha256,
             "data": {"name": self.data_name, "sha256": self.data_sha256, "samples": self.samples},
             "points": points,
+            "inputs": {name: list(shape) for name, shape in self.inputs.items()},
         }
         arrays: dict[str, NDArray[Any]] = {
             "head": np.frombuffer(json.dumps(head).encode(), np.uint8)
         }
         for number, moments in enumerate(self.points.values()):
-            for field in _FIELDS:
-                arrays[f"{number}.{field}"] = getattr(moments, field)
+            for part in _FIELDS:
+                arrays[f"{number}.{part}"] = getattr(moments, part)
         with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for name, array in arrays.items():
                 buffer = io.BytesIO()
@@ -198,13 +201,19 @@ class Statistics:
                     )
                 points = {
                     (str(tensor), int(axis)): Moments(
-                        int(count), *(archive[f"{number}.{field}"] for field in _FIELDS)
+                        int(count), *(archive[f"{number}.{part}"] for part in _FIELDS)
                     )
                     for number, (tensor, axis, count) in enumerate(head["points"])
                 }
                 data = head["data"]
+                inputs = {str(name): tuple(shape) for name, shape in head["inputs"].items()}
                 return cls(
-                    head["model_sha256"], data["name"], data["sha256"], data["samples"], points
+                    head["model_sha256"],
+                    data["name"],
+                    data["sha256"],
+                    data["samples"],
+                    points,
+                    inputs,
                 )
         except _UNREADABLE as error:
             raise InputError(
@@ -264,7 +273,8 @@ def gather(
         samples += size
         if progress is not None:
             progress("statistics", samples, data.samples)
-    return Statistics(model_sha256, data.name, data.sha256, samples, total)
+    inputs = {name: array.shape for name, array in normalised.feeds.items()}
+    return Statistics(model_sha256, data.name, data.sha256, samples, total, inputs)
 
 
 def _require_finite(moments: Moments, tensor: str, data: str) -> None:

@@ -138,12 +138,18 @@ def command(
     inputs = (model, stats, applied, None if data is None else Path(data))
     check_output(output, *inputs)
     check_output(plan, *inputs, output)
-    prepared, source = prepare(model, data, sizes=parse_shapes(shapes))
-    statistics = _statistics(prepared, source, stats)
+    loaded = None if stats is None else Statistics.load(stats)
+    plan_given = None if applied is None else Plan.load(applied)
+    known = plan_given or loaded
+    sizes = {**(known.inputs if known is not None else {}), **parse_shapes(shapes)}
+    prepared, source = prepare(model, data, sizes=sizes)
+    statistics = _statistics(prepared, source, loaded, stats)
     if wanted is None or statistics is None:
-        assert applied is not None  # else there are data or statistics
-        chosen = Plan.load(applied)
+        assert plan_given is not None  # else there are data or statistics
+        chosen = plan_given
         chosen.require(prepared.analysis, prepared.sha256, str(applied))
+        if repair and statistics is None:
+            say("note: nothing is repaired; give --data or --stats for that")
     else:
         chosen = make_plan(prepared.analysis, statistics, wanted, limits)
         require_removals(prepared, chosen, statistics)
@@ -181,16 +187,14 @@ def _wanted(
 
 
 def _statistics(
-    prepared: Prepared, source: DataSource | None, stats: Path | None
+    prepared: Prepared, source: DataSource | None, loaded: Statistics | None, path: Path | None
 ) -> Statistics | None:
     if source is not None:
         with progress_bar() as report:
             return gather(prepared.analysis, source, prepared.sha256, progress=report)
-    if stats is None:
-        return None
-    statistics = Statistics.load(stats)
-    statistics.require(prepared.analysis, prepared.sha256, str(stats))
-    return statistics
+    if loaded is not None:
+        loaded.require(prepared.analysis, prepared.sha256, str(path))
+    return loaded
 
 
 def _report_plan(plan: Plan, model: Path, output: Path, as_json: bool) -> None:
