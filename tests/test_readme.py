@@ -127,8 +127,11 @@ def test_every_command_of_the_tour_runs(demo: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_python_example_runs(demo: Path) -> None:
-    (example,) = blocks("python")
-    assert len([line for line in example.splitlines() if line.strip()]) <= 12
-    result = run([sys.executable, "-c", example], demo)
+def test_the_python_examples_run(demo: Path) -> None:
+    first, to_torch = blocks("python")
+    assert len([line for line in first.splitlines() if line.strip()]) <= 12
+    result = run([sys.executable, "-c", first], demo)
     assert "removed" in result.stdout and "Metric(" in result.stdout
+    sizes = "print(*(sum(p.numel() for p in m.parameters()) for m in (net, smaller)))"
+    before, after = run([sys.executable, "-c", to_torch + sizes], demo).stdout.split()
+    assert int(after) < int(before)
