@@ -71,17 +71,9 @@ def prepare(
         small, large, feeds = _feeds(trial, inputs, data, sizes)
     model = load_model(path)  # not before ONNX Runtime took it: bad graphs confuse the parser
     pair = [small, large] if _is_free(inputs) else [small]
-    normalised = normalise(model, pair, fold_shapes=_all_differ(inputs, small, large))
+    # Without a second size, what looks constant may depend on the first.
+    normalised = normalise(model, pair, fold_shapes=large is not small or not _is_free(inputs))
     return Prepared(Path(path), sha256, inputs, analyse(normalised), feeds), data
-
-
-def _all_differ(inputs: Sequence[InputSpec], small: Feeds, large: Feeds) -> bool:
-    """Whether every free dimension has two sizes: else what looks constant may depend on one."""
-    return all(
-        isinstance(need, int) or small[spec.name].shape[axis] != large[spec.name].shape[axis]
-        for spec in inputs
-        for axis, need in enumerate(spec.shape)
-    )
 
 
 def _is_free(inputs: Sequence[InputSpec]) -> bool:

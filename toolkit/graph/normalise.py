@@ -78,7 +78,7 @@ def normalise(model: ir.Model, feeds: Sequence[Feeds], *, fold_shapes: bool = Tr
         model: The model; only its nodes are sorted, a copy needs that.
         feeds: Inputs at the smallest batch and, if the model has free dimensions, at a larger one.
         fold_shapes: Whether what is computed from shapes, and equal at both sizes, is constant;
-            not if a free dimension has the same size in both.
+            not if the model could be run at one size only.
 
     Raises:
         InputError: The model does not run with these inputs.
