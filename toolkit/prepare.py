@@ -71,8 +71,11 @@ def prepare(
         small, large, feeds = _feeds(trial, inputs, data, sizes)
     model = load_model(path)  # not before ONNX Runtime took it: bad graphs confuse the parser
     pair = [small, large] if _is_free(inputs) else [small]
-    # Without a second size, what looks constant may depend on the first.
-    normalised = normalise(model, pair, fold_shapes=large is not small or not _is_free(inputs))
+    # Without a second size, what looks constant may depend on the first; but a model of floats
+    # that refuses every other size is as good as fixed.
+    floats = all(spec.dtype.kind == "f" for spec in inputs)
+    fold = large is not small or floats or not _is_free(inputs)
+    normalised = normalise(model, pair, fold_shapes=fold)
     return Prepared(Path(path), sha256, inputs, analyse(normalised), feeds), data
 
 
