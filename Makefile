@@ -24,7 +24,7 @@ demo: $(VENV)/.demo  ## Train, prune, sweep and measure on Fashion-MNIST; writes
 
 test: check  ## Check the code, then run the tests, a ten-second smoke test first
 	@$(BIN)/python -m pytest -q tests/test_smoke.py
-	@$(BIN)/python -m pytest -n auto --dist loadfile tests/test_readme.py tests  # the longest file first
+	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(VENV)/.dev  ## Check style and types only
 	@$(BIN)/ruff check -q .
