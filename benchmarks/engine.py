@@ -144,7 +144,8 @@ def child(path: str, deep: bool, shapes: dict[str, tuple[int, ...]]) -> dict[str
         for group in analysis.groups
     }
     keep = Limits().keep(analysis, orders)
-    cutting, _ = timed(lambda: remove_units(analysis.model, analysis, keep))
+    cutting, pruned = timed(lambda: remove_units(analysis.model, analysis, keep))
+    del pruned
     removals = []
     for group in analysis.groups:
         if group.name in keep:

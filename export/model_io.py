@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -24,6 +25,9 @@ PROTOBUF_LIMIT = 2**31 - 1
 
 INLINE_LIMIT = PROTOBUF_LIMIT - 2**26
 """Most bytes of weights kept inside the ``.onnx`` file; the margin is for nodes and names."""
+
+_GRAPH = onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number
+_INITIALIZER = onnx.GraphProto.DESCRIPTOR.fields_by_name["initializer"].number
 
 _EXTERNAL_FROM = 1024  # bytes; smaller tensors stay readable in the .onnx file
 
@@ -101,7 +105,8 @@ def save_model(
             _save_with_data(model, target, accept)
         else:
             with atomic_path(target) as temporary:
-                temporary.write_bytes(model_bytes(model))
+                with temporary.open("wb") as file:
+                    file.writelines(_parts(model))
                 release_memory()  # before the checks load it again
                 accept(temporary)
     except OSError as error:
@@ -116,11 +121,49 @@ def model_bytes(model: ir.Model) -> bytes:
     """
     if (size := tensor_bytes(model)) > PROTOBUF_LIMIT:
         raise WorkError(f"the model's weights have {size} bytes; one message holds 2 GiB at most")
-    with _weights_in_memory(model):
-        try:
-            return bytes(ir.to_proto(model).SerializeToString())
-        except (ValueError, RuntimeError) as error:
-            raise WorkError(f"the model can't be serialised ({first_line(error)})") from error
+    return b"".join(_parts(model))
+
+
+def _parts(model: ir.Model) -> Iterator[bytes]:
+    """The same in parts, so that only one of the weights is in memory twice."""
+    try:
+        with _weights_in_memory(model):
+            frame = model.clone()
+            tensors = []
+            for value in frame.graph.initializers.values():
+                if value.const_value is not None:
+                    tensors.append((str(value.name), value.const_value))
+                    value.const_value = ir.Tensor(np.empty(0, np.uint8))
+            proto = ir.to_proto(frame)
+            del proto.graph.initializer[:]
+            graph = proto.graph.SerializeToString()
+            proto.ClearField("graph")
+            yield proto.SerializeToString()
+            sizes = [_tensor_proto(*tensor).ByteSize() for tensor in tensors]
+            heads = [_head(_INITIALIZER, size) for size in sizes]
+            yield _head(_GRAPH, len(graph) + sum(sizes) + sum(map(len, heads)))
+            yield graph
+            for head, tensor in zip(heads, tensors, strict=True):
+                yield head
+                yield _tensor_proto(*tensor).SerializeToString()
+    except (ValueError, RuntimeError) as error:
+        raise WorkError(f"the model can't be serialised ({first_line(error)})") from error
+
+
+def _tensor_proto(name: str, tensor: ir.TensorProtocol) -> onnx.TensorProto:
+    proto = ir.serde.serialize_tensor(tensor)
+    proto.name = name
+    return proto
+
+
+def _head(number: int, size: int) -> bytes:
+    """What stands before a field of ``size`` bytes (protobuf's length-delimited wire type)."""
+    head = bytearray([number << 3 | 2])
+    while size > 127:
+        head.append(size & 127 | 128)
+        size >>= 7
+    head.append(size)
+    return bytes(head)
 
 
 def check_model(
@@ -158,6 +201,8 @@ def _checker_error(path: str | os.PathLike[str]) -> Exception | None:
         onnx.checker.check_model(os.fspath(path), full_check=True)
     except Exception as error:  # the binding raises types of its own
         return error
+    finally:
+        release_memory()  # it holds the model several times
     return None
 
 

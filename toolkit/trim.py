@@ -20,6 +20,7 @@ from onnxtrim.bench.size import model_size
 from onnxtrim.export.model_io import model_bytes, save_model
 from onnxtrim.toolkit.criteria import Threshold
 from onnxtrim.toolkit.graph.analyse import analyse
+from onnxtrim.toolkit.graph.execute import forget_pages
 from onnxtrim.toolkit.graph.groups import Analysis
 from onnxtrim.toolkit.graph.normalise import remeasure
 from onnxtrim.toolkit.graph.selfcheck import SelfCheck, self_check
@@ -359,7 +360,10 @@ def _cut(
         raise WorkError(f"surgery left {found} parameters where the plan says {expected}")
     if share:
         share_again(pruned, analysis.normalised.copies)
+    forget_pages(repaired.model)
     check = self_check(repaired.model, pruned, analysis, keep, feeds, deep=deep)
+    forget_pages(repaired.model)
+    forget_pages(pruned)
     return _Cut(pruned, check.joined(before.check), (*before.skipped, *repaired.skipped))
 
 

@@ -7,6 +7,7 @@ are opened, the weights are in memory once, and no model is ever one string of b
 
 from __future__ import annotations
 
+import mmap
 import shutil
 import tempfile
 import weakref
@@ -116,6 +117,15 @@ class WeightFile:
         self._end += -(-tensor.nbytes // _ALIGN) * _ALIGN
         self._held[id(tensor)] = tensor, moved  # held: an id is unique only while it lives
         return moved
+
+
+def forget_pages(model: ir.Model) -> None:
+    """Let the mapped weights of a model leave memory; the next reader fetches them again."""
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        pages = tensor.raw if isinstance(tensor, ir.ExternalTensor) else None
+        if pages is not None and hasattr(pages, "madvise"):  # not on Windows
+            pages.madvise(mmap.MADV_DONTNEED)
 
 
 def tensor_values(model: ir.Model) -> list[ir.Value]:

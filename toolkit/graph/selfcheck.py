@@ -34,7 +34,7 @@ from onnxtrim.toolkit.graph.surgery import Keep, positions, remove_units
 
 FACTOR = 100.0
 FLIPS = 10.0  # the same for the share of integers that differ
-BLOCK_ELEMENTS = 8_000_000  # elements of inner tensors held at once, for the largest input
+BLOCK_ELEMENTS = 4_000_000  # elements of inner tensors held at once, for the largest input
 SMALL_SHARE = 0.1  # of the removal, in the second check
 
 Arrays = Mapping[str, NDArray[Any]]
