@@ -197,6 +197,8 @@ def _session_options(
         settings.add_session_config_entry("session.use_env_allocators", "1")
     if not optimise:
         settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        # Shape right after what it looks at, which can then be freed.
+        settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         # Packing copies weights that are mapped from a file.
         settings.add_session_config_entry("session.disable_prepacking", "1")
     if weights is not None:

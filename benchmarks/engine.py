@@ -42,6 +42,7 @@ RESULTS = Path(__file__).parent / "results"
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 SHARE = 0.4  # of the units of every group
 TOKENS = "tokens=1x64"
+JOBS = ("time", "memory", "plain")
 
 
 def language_model(path: Path, layers: int, width: int, vocabulary: int) -> None:
@@ -108,7 +109,8 @@ def language_model(path: Path, layers: int, width: int, vocabulary: int) -> None
 class Peak(threading.Thread):
     """Samples the proportional memory (PSS) of this process, in MB (Linux).
 
-    Not the resident memory: it counts a page of a mapped weight file once per mapping.
+    Not the resident memory: it counts a page of a mapped weight file once per mapping. Looking
+    costs time, so that nothing is timed in the same process.
     """
 
     def __init__(self) -> None:
@@ -133,19 +135,17 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def child(path: str, deep: bool, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
-    """Prune a random 40% of every group, in this process."""
-    peak = Peak()
+    """Prune a random 40% of every group, in this process, timed step by step."""
     preparing, (prepared, _) = timed(lambda: prepare(path, sizes=shapes))
     analysis = prepared.analysis
-    analysing, _ = timed(lambda: analyse(analysis.normalised))
+    analysing = timed(lambda: analyse(analysis.normalised))[0]
     rng = np.random.default_rng(0)
     orders = {
         group.name: rng.permutation(group.units)[: max(1, round(SHARE * group.units))]
         for group in analysis.groups
     }
     keep = Limits().keep(analysis, orders)
-    cutting, pruned = timed(lambda: remove_units(analysis.model, analysis, keep))
-    del pruned
+    cutting = timed(lambda: remove_units(analysis.model, analysis, keep))[0]
     removals = []
     for group in analysis.groups:
         if group.name in keep:
@@ -156,7 +156,7 @@ def child(path: str, deep: bool, shapes: dict[str, tuple[int, ...]]) -> dict[str
     plan = Plan(prepared.sha256, "", {"name": "random"}, (stage,))
     applying, result = timed(lambda: apply_plan(prepared, plan, deep=deep))
     target = Path(path).with_name(f"{Path(path).stem}.small.onnx")
-    saving, _ = timed(lambda: result.save(target))
+    saving = timed(lambda: result.save(target))[0]
     return {
         "nodes": len(analysis.model.graph),
         "labels": int(analysis.classes.labels.size),
@@ -171,34 +171,42 @@ def child(path: str, deep: bool, shapes: dict[str, tuple[int, ...]]) -> dict[str
             "surgery": cutting,
             "prune": preparing + applying + saving,
         },
-        "peak_mb": peak.mb,
         "model_mb": 4 * analysis.parameters / 1e6,
     }
 
 
-def plain(path: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+def plain(path: str, shapes: dict[str, tuple[int, ...]]) -> None:
     """Open the model in ONNX Runtime and run it once."""
-    peak = Peak()
     session = open_session(path, RunOptions(), optimise=False)
     feeds = random_feeds(model_inputs(session), shapes, count=1)[0]
     run(session, feeds, path)
-    return {"peak_mb": peak.mb}
 
 
 def measure(path: Path, *, deep: bool, shape: str = "") -> dict[str, Any]:
-    """Run both in fresh processes."""
+    """Time the prune, then take the memory of it and of ONNX Runtime alone; fresh processes."""
     found: dict[str, Any] = {}
-    for job in ("prune", "plain"):
+    for job in JOBS:
         command = [sys.executable, __file__, "--job", job, "--model", str(path), "--shape", shape]
         output = subprocess.run(
             [*command, *(["--deep"] if deep else [])], capture_output=True, text=True, check=False
         )
         if output.returncode:
             raise SystemExit(f"{path.name}: {output.stderr}")
-        value = json.loads(output.stdout.splitlines()[-1])
-        found = {**value, **found} if job == "prune" else {**found, "plain_mb": value["peak_mb"]}
+        found |= json.loads(output.stdout.splitlines()[-1])
     beside = found["peak_mb"] - found["plain_mb"]
     return {"model": path.name, "deep": deep, **found, "beside_model": beside / found["model_mb"]}
+
+
+def do(job: str, model: str, deep: bool, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+    """One job, in this process."""
+    if job == "time":
+        return child(model, deep, shapes)
+    peak = Peak()
+    if job == "memory":
+        child(model, deep, shapes)
+        return {"peak_mb": peak.mb}
+    plain(model, shapes)
+    return {"plain_mb": peak.mb}
 
 
 def main() -> None:
@@ -206,7 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--huge", action="store_true", help="also a model of more than 2 GB")
     parser.add_argument("--only", default="", help="models whose name contains this")
-    parser.add_argument("--job", choices=["prune", "plain"], help=argparse.SUPPRESS)
+    parser.add_argument("--job", choices=JOBS, help=argparse.SUPPRESS)
     parser.add_argument("--model", default="", help=argparse.SUPPRESS)
     parser.add_argument("--shape", default="", help=argparse.SUPPRESS)
     parser.add_argument("--deep", action="store_true", help=argparse.SUPPRESS)
@@ -214,8 +222,7 @@ def main() -> None:
     if options.job:
         name, _, sizes = options.shape.partition("=")
         shapes = {name: tuple(map(int, sizes.split("x")))} if name else {}
-        job = child(options.model, options.deep, shapes) if options.job == "prune" else None
-        print(json.dumps(job or plain(options.model, shapes)))
+        print(json.dumps(do(options.job, options.model, options.deep, shapes)))
         return
     rows = []
     with tempfile.TemporaryDirectory() as folder:

@@ -197,16 +197,11 @@ def _members(classes: Classes, wanted: Index) -> dict[tuple[AxisRef, ...], Index
     """Group the classes by the set of axes that they lie on."""
     free = np.zeros(len(classes.cause), np.bool_)
     free[wanted] = True
-    numbers, units = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    refs = classes.labels.axes()
-    for number, ref in enumerate(refs):
-        found = classes.of(ref)
-        found = np.unique(found[free[found]])
-        units.append(found)
-        numbers.append(np.full(len(found), number))
-    unit, number_of = np.concatenate(units), np.concatenate(numbers)
-    order = np.argsort(unit, kind="stable")
-    unit, number_of = unit[order], number_of[order]
+    refs, number_of = classes.labels.axes(), classes.labels.axis_numbers()
+    unit = classes.of_label[: len(number_of)]
+    pairs = np.sort((unit * len(refs) + number_of)[free[unit]])  # np.unique hashes, slowly
+    pairs = pairs[np.diff(pairs, prepend=-1) > 0]
+    unit, number_of = np.divmod(pairs, max(len(refs), 1))
     borders = np.flatnonzero(np.diff(unit)) + 1
     groups: dict[bytes, list[int]] = defaultdict(list)
     axes_of: dict[bytes, Index] = {}
@@ -300,9 +295,9 @@ def _group_macs(
     share: dict[str, float] = {}
     for touch in touches:
         units = slices.get(touch.value)
-        if units is not None:
+        if units is not None and touch.node in macs:
             share[touch.node] = max(share.get(touch.node, 0.0), float((units >= 0).mean()))
-    return round(sum(macs.get(node, 0) * part for node, part in share.items()))
+    return round(sum(macs[node] * part for node, part in share.items()))
 
 
 def _frozen(normalised: Normalised, trial: _Trial, on_groups: set[str]) -> Iterator[FrozenAxis]:

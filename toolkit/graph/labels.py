@@ -53,6 +53,11 @@ class Labels:
         """Every axis, in the order of the graph."""
         return self._refs
 
+    def axis_numbers(self) -> Index:
+        """For every label of an axis, which of `axes` it lies on."""
+        sizes = [self.shapes[name][axis] for name, axis in self._refs]
+        return np.repeat(np.arange(len(sizes)), sizes)
+
     def of(self, ref: AxisRef) -> Index:
         """The labels of an axis, one per position."""
         span = self.span(ref)
