@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -46,5 +47,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def torch_exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where exports of the torch zoo are kept for all tests; making one takes seconds."""
-    return tmp_path_factory.mktemp("torch_zoo")
+    """Where exports of the torch zoo are kept for all workers; making one takes seconds."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "torch_zoo"
+    folder.mkdir(exist_ok=True)
+    return folder

@@ -25,7 +25,7 @@ from tests.torch_zoo import TORCH_ZOO
 from tests.torch_zoo_golden import GOLDEN
 from tests.zoo_check import check_removal, stages
 
-AGAIN = sorted(TORCH_ZOO)[::5]  # pruned twice; the others in benchmarks/
+AGAIN = sorted(TORCH_ZOO)[::5]  # pruned more than once; the others in benchmarks/zoo_matrix.py
 
 
 @cache
@@ -53,8 +53,9 @@ def test_golden_groups_and_removals(name: str, torch_exports: Path) -> None:
     )
     for stage, groups in stages(net):
         assert check_removal(net, stage, groups, 0.4, whole=True) > 0
-        check_removal(net, stage, groups, 0.95, seed=1)
-        check_removal(net, stage, groups, 0.3, seed=2, align=4)
+        if name in AGAIN:
+            check_removal(net, stage, groups, 0.95, seed=1)
+            check_removal(net, stage, groups, 0.3, seed=2, align=4)
 
 
 @pytest.mark.parametrize("name", AGAIN)

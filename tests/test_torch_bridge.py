@@ -27,6 +27,7 @@ from onnxtrim.export.parity import module_outputs, parity
 from onnxtrim.toolkit.criteria import Threshold
 from onnxtrim.toolkit.plan import Plan, Removal, Stage, make_plan
 from onnxtrim.toolkit.prepare import prepare
+from onnxtrim.toolkit.repair import MeanFolding
 from onnxtrim.toolkit.statistics import gather
 from onnxtrim.toolkit.torch_bridge import TOLERANCE, apply_plan
 from onnxtrim.toolkit.trim import TrimResult
@@ -46,9 +47,9 @@ NETS = list(TORCH_ZOO) if os.environ.get("ONNXTRIM_WHOLE_ZOO") else SOME
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Exports, kept for all tests of this file."""
-    return tmp_path_factory.mktemp("exports")
+def folder(torch_exports: Path) -> Path:
+    """Exports, kept for all tests."""
+    return torch_exports
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -98,7 +99,7 @@ def chain(folder: Path) -> tuple[nn.Module, TrimResult, Plan]:
     statistics = gather(prepared.analysis, data, prepared.sha256)
     plan = make_plan(prepared.analysis, statistics, Threshold(0.15, 0.4))
     assert len(plan.removals) == 3
-    return module, apply_to_model(prepared, plan, statistics, data), plan
+    return module, apply_to_model(prepared, plan, MeanFolding(statistics), data), plan
 
 
 def test_what_the_repair_changed_and_added_is_in_the_module(

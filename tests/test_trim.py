@@ -20,6 +20,7 @@ from onnxtrim.toolkit.criteria import Threshold
 from onnxtrim.toolkit.graph import surgery
 from onnxtrim.toolkit.plan import Plan, make_plan
 from onnxtrim.toolkit.prepare import Prepared, prepare
+from onnxtrim.toolkit.repair import MeanFolding
 from onnxtrim.toolkit.statistics import Statistics, gather
 from onnxtrim.toolkit.trim import apply_plan
 from tests.nets import Net
@@ -198,7 +199,7 @@ def test_a_plan_goes_through_a_file(model: Path, tmp_path: Path) -> None:
     loaded = Plan.load(tmp_path / "plan.json")
     assert loaded == plan
     loaded.require(net.analysis, net.sha256, "plan.json")
-    result = apply_plan(net, loaded, statistics)
+    result = apply_plan(net, loaded, MeanFolding(statistics))
     assert result.divergence is None
     wanted = onnxtrim.trim(model, {"x": images()}, **THRESHOLDS)
     assert result.parameters == wanted.parameters
@@ -207,7 +208,7 @@ def test_a_plan_goes_through_a_file(model: Path, tmp_path: Path) -> None:
 def test_an_empty_plan_gives_the_same_function(model: Path, tmp_path: Path) -> None:
     net, statistics = studied(model, images())
     plan = Plan(net.sha256, statistics.data_sha256, {}, ())
-    result = apply_plan(net, plan, statistics)
+    result = apply_plan(net, plan, MeanFolding(statistics))
     assert result.parameters.before == result.parameters.after
     assert result.macs.before == result.macs.after
     result.save(tmp_path / "same.onnx")

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxtrim.toolkit.graph.edit import Names
+from onnxtrim.toolkit.graph.edit import Names, Positions
 from onnxtrim.toolkit.graph.execute import Prober, tensor_values
 from onnxtrim.toolkit.graph.groups import Analysis, Touch
 from onnxtrim.toolkit.graph.labels import AxisRef
@@ -42,6 +42,44 @@ class Repaired:
     model: ir.Model
     new_biases: dict[str, AxisRef] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
+
+
+class Repair(Protocol):
+    """What makes the consumers do without the units that leave."""
+
+    def __call__(self, analysis: Analysis, keep: Keep) -> Repaired:
+        """Change the weights of the normalised model, at full size.
+
+        Args:
+            analysis: The groups.
+            keep: For groups that lose units, a mask over their units.
+        """
+
+    def cut(self, stays: Positions) -> Repair | None:
+        """What can repair the next stage, on the model that this one leaves.
+
+        Args:
+            stays: For every axis that lost positions, which of them stay.
+        """
+
+
+@dataclass(frozen=True)
+class MeanFolding:
+    """Folds the means of the removed units into the biases of their consumers.
+
+    Attributes:
+        statistics: Means at the consumers' inputs.
+    """
+
+    statistics: Statistics
+
+    def __call__(self, analysis: Analysis, keep: Keep) -> Repaired:
+        """See :class:`Repair`."""
+        return fold_means(analysis, keep, self.statistics)
+
+    def cut(self, stays: Positions) -> MeanFolding:
+        """See :class:`Repair`."""
+        return MeanFolding(self.statistics.cut(stays))
 
 
 def fold_means(analysis: Analysis, keep: Keep, statistics: Statistics) -> Repaired:
@@ -89,7 +127,6 @@ def _fold(
     means: Vector,
     computed: Mapping[str, NDArray[Any]],
 ) -> None:
-    graph = result.model.graph
     weight = None
     if touch.weight_operand == 1 and touch.weight is not None:
         weight = computed.get(touch.weight[0], constant_array(node.inputs[1]))
@@ -101,8 +138,32 @@ def _fold(
     if node.op_type == "Conv":
         taps = _coverage(node, analysis.normalised.shapes)
         delta = np.einsum("i,iok,k->o", means, matrix.reshape(*matrix.shape[:2], -1), taps.ravel())
-        _add_bias(result, graph, node, delta, weight.dtype, 1)
-    elif node.op_type == "Gemm":
+    elif node.op_type in ("Gemm", "MatMul") and matrix.ndim == 2:
+        delta = means @ matrix
+    else:
+        result.skipped.append(f"{node.name}: no bias can be added to this {node.op_type}")
+        return
+    add_to_output(result, analysis, node, delta, weight.dtype)
+
+
+def add_to_output(
+    result: Repaired,
+    analysis: Analysis,
+    node: ir.Node,
+    delta: Vector,
+    dtype: np.dtype[np.generic],
+) -> None:
+    """Add a constant to every output channel of a Conv, Gemm or MatMul (before alpha).
+
+    Args:
+        result: The repaired model, which holds the node; what can't be done is noted there.
+        analysis: The analysis of the normalised model.
+        node: The consumer.
+        delta: What to add, per output channel; for Gemm in units of the product, before alpha.
+        dtype: Type of the bias, if one is to be made.
+    """
+    graph = result.model.graph
+    if node.op_type == "Gemm":
         alpha, beta = (_float(node, name) for name in ("alpha", "beta"))
         if len(node.inputs) < 3:
             beta = 1.0
@@ -110,11 +171,11 @@ def _fold(
         elif beta == 0:
             result.skipped.append(f"{node.name}: its bias is multiplied by 0")
             return
-        _add_bias(result, graph, node, alpha / beta * (means @ matrix), weight.dtype, -1)
-    elif node.op_type == "MatMul" and matrix.ndim == 2:
-        _add_after(result, analysis, node, means @ matrix, weight.dtype)
+        _add_bias(result, graph, node, alpha / beta * delta, dtype, -1)
+    elif node.op_type == "Conv":
+        _add_bias(result, graph, node, delta, dtype, 1)
     else:
-        result.skipped.append(f"{node.name}: no bias can be added to this {node.op_type}")
+        _add_after(result, analysis, node, delta, dtype)
 
 
 def _float(node: ir.Node, name: str) -> float:

@@ -32,6 +32,7 @@ from onnxtrim.toolkit.graph_json import graph_json
 from onnxtrim.toolkit.grid import DEFAULT_GRID, candidate_id
 from onnxtrim.toolkit.plan import Plan, make_plan
 from onnxtrim.toolkit.prepare import Calibration, Prepared, prepare
+from onnxtrim.toolkit.repair import MeanFolding
 from onnxtrim.toolkit.statistics import Progress, Statistics, gather
 from onnxtrim.toolkit.sweep_folder import append_line, opened, read_lines
 from onnxtrim.toolkit.trim import REPAIRS, apply_plan, require_removals
@@ -213,8 +214,8 @@ class _Sweep:
         return {**head, "same_as": None, **self._build(name, plan, progress)}
 
     def _build(self, name: str, plan: Plan, progress: Progress | None) -> dict[str, Any]:
-        statistics = self.statistics if self.options.repair == "mean" else None
-        result = apply_plan(self.prepared, plan, statistics, self.data)
+        repair = MeanFolding(self.statistics) if self.options.repair == "mean" else None
+        result = apply_plan(self.prepared, plan, repair, self.data)
         model = self.folder / "models" / f"{name}.onnx"
         plan.save(model.with_suffix(".plan.json"))
         result.save(model)

@@ -25,6 +25,7 @@ from onnxtrim.export.modules import evaluating
 from onnxtrim.export.parity import module_outputs, parity
 from onnxtrim.toolkit.plan import Plan
 from onnxtrim.toolkit.prepare import prepare
+from onnxtrim.toolkit.repair import MeanFolding
 from onnxtrim.toolkit.statistics import Statistics
 from onnxtrim.toolkit.torch_blame import blame, first_difference
 from onnxtrim.toolkit.torch_sizes import update_sizes
@@ -73,7 +74,8 @@ def apply_plan(
         export_module(module, examples, path)
         prepared, _ = prepare(path)
         plan.require(prepared.analysis, prepared.sha256, "the plan")
-        return write_back(apply_to_model(prepared, plan, statistics), module, examples)
+        repair = None if statistics is None else MeanFolding(statistics)
+        return write_back(apply_to_model(prepared, plan, repair), module, examples)
 
 
 def write_back(

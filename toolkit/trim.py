@@ -6,7 +6,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from onnxtrim.bench.errors import InputError, NothingToRemoveError, WorkError
 from onnxtrim.bench.session import RunOptions, open_session, run
 from onnxtrim.bench.size import model_size
 from onnxtrim.export.model_io import model_bytes, save_model
+from onnxtrim.toolkit.budget import Budget, plan_for
 from onnxtrim.toolkit.criteria import Threshold
 from onnxtrim.toolkit.graph.analyse import analyse
 from onnxtrim.toolkit.graph.execute import forget_pages
@@ -33,16 +34,18 @@ from onnxtrim.toolkit.graph.surgery import (
     share_again,
 )
 from onnxtrim.toolkit.kept import Kept, kept_after
+from onnxtrim.toolkit.least_squares import LeastSquares
 from onnxtrim.toolkit.limits import Limits
 from onnxtrim.toolkit.plan import Plan, first_analysis, make_plan
 from onnxtrim.toolkit.prepare import Calibration, Feeds, Prepared, prepare
-from onnxtrim.toolkit.repair import Repaired, fold_means
+from onnxtrim.toolkit.repair import MeanFolding, Repair, Repaired
 from onnxtrim.toolkit.statistics import Progress, Statistics, gather
 
 if TYPE_CHECKING:
     import torch
 
 REPAIRS = ("mean", "none")
+BUDGET_REPAIRS = ("sequential", "channel", "none")
 DIVERGENCE_SAMPLES = 256
 ALARM = 1.0  # change of an output, relative to its largest element
 
@@ -141,7 +144,7 @@ class TrimResult:
             "removed": self.parameters.removed,
             "groups": [{"name": name, **c.to_json()} for name, c in self.groups.items()],
             "self_check": self.self_check.to_json(),
-            "predicted_error": None,
+            "predicted_error": self.plan.criterion.get("predicted_divergence"),
             "divergence": self.divergence,
             "warnings": list(self.warnings),
         }
@@ -151,10 +154,13 @@ def trim(
     model: str | os.PathLike[str] | torch.nn.Module,
     calibration: Calibration,
     *,
-    mean_below: float,
-    std_below: float,
+    mean_below: float | None = None,
+    std_below: float | None = None,
+    remove: float | None = None,
+    macs: float | None = None,
+    size: float | None = None,
     absolute: bool = False,
-    repair: str = "mean",
+    repair: str | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     align: int = 1,
@@ -162,7 +168,11 @@ def trim(
     batch: int = 256,
     progress: Progress | None = None,
 ) -> TrimResult:
-    """Remove the units whose mean and standard deviation are below two thresholds.
+    """Remove units, to meet a budget or below two thresholds.
+
+    Give one of ``remove``, ``macs`` and ``size``, or both thresholds. A budget takes the units that
+    the next layers can make up for, as many from each group as the outputs bear; see
+    :mod:`.budget`.
 
     Args:
         model: An ONNX file, or a torch module (then ``example_inputs`` are needed).
@@ -170,45 +180,72 @@ def trim(
             files, or ``"package.module:function"``.
         mean_below: Threshold on a unit's mean, after the activation.
         std_below: Threshold on its standard deviation.
+        remove: Share of the parameters that leaves, between 0 and 1.
+        macs: Share of the multiply-accumulates that stays.
+        size: Bytes that the weights may have.
         absolute: Compare the absolute value of the mean.
-        repair: ``"mean"`` folds the means of what leaves into the next bias; ``"none"`` is the
-            published form.
+        repair: ``"mean"`` folds the means of what leaves into the next bias, ``"channel"`` solves
+            the next layers anew by least squares, ``"sequential"`` also fits them one after
+            another to the original's outputs, ``"none"`` leaves them. Without it, sequential for
+            a budget and mean for thresholds (those take only mean and none).
         include: Globs; only groups that are called so, or whose producing nodes or parameters
             are, lose units.
         exclude: Globs; groups that are called so stay whole.
         align: Every axis of a weight keeps a multiple of this many positions, or all.
         example_inputs: Inputs with which a torch module is exported.
-        batch: Calibration samples per run.
+        batch: Calibration samples per run, for the thresholds.
         progress: Called with a word, the samples done and their number if known.
 
     Raises:
         InputError: The model, the data or an option can't be used.
-        NothingToRemoveError: No unit is below the thresholds, or everything is frozen.
+        NothingToRemoveError: No unit is below the thresholds, the budget can't be met, or
+            everything is frozen.
         SelfCheckError: The pruned model is not the masked original (a bug).
     """
-    if repair not in REPAIRS:
-        raise InputError(f"repair {repair!r}: must be one of {', '.join(REPAIRS)}")
-    criterion = Threshold(mean_below, std_below, absolute)
+    budgets = [
+        Budget(kind, float(value))
+        for kind, value in (("remove", remove), ("macs", macs), ("size", size))
+        if value is not None
+    ]
     limits = Limits(tuple(include), tuple(exclude), align)
+    if mean_below is None and std_below is None and len(budgets) == 1:
+        require_repair(repair, BUDGET_REPAIRS)
+        with _as_file(model, example_inputs) as path:
+            prepared, data = prepare(path, calibration)
+            assert data is not None  # there are calibration data
+            plan, solver = plan_for(prepared, data, budgets[0], limits, progress)
+            return apply_plan(prepared, plan, budget_repair(repair, solver), data)
+    if mean_below is None or std_below is None or budgets:
+        raise InputError("give both mean_below and std_below, or one of remove, macs and size")
+    require_repair(repair, REPAIRS)
+    criterion = Threshold(mean_below, std_below, absolute)
     with _as_file(model, example_inputs) as path:
-        return _trim_file(path, calibration, criterion, limits, repair, batch, progress)
+        prepared, data = prepare(path, calibration)
+        assert data is not None  # there are calibration data
+        statistics = gather(
+            prepared.analysis, data, prepared.sha256, batch=batch, progress=progress
+        )
+        plan = make_plan(prepared.analysis, statistics, criterion, limits)
+        require_removals(prepared, plan, statistics)
+        folding = None if repair == "none" else MeanFolding(statistics)
+        return apply_plan(prepared, plan, folding, data)
 
 
-def _trim_file(
-    path: str | os.PathLike[str],
-    calibration: Calibration,
-    criterion: Threshold,
-    limits: Limits,
-    repair: str,
-    batch: int,
-    progress: Progress | None,
-) -> TrimResult:
-    prepared, data = prepare(path, calibration)
-    assert data is not None  # there are calibration data
-    statistics = gather(prepared.analysis, data, prepared.sha256, batch=batch, progress=progress)
-    plan = make_plan(prepared.analysis, statistics, criterion, limits)
-    require_removals(prepared, plan, statistics)
-    return apply_plan(prepared, plan, statistics if repair == "mean" else None, data)
+def require_repair(repair: str | None, known: Sequence[str]) -> None:
+    """Check the name of a repair.
+
+    Raises:
+        InputError: It is not one of those known.
+    """
+    if repair is not None and repair not in known:
+        raise InputError(f"repair {repair!r}: must be one of {', '.join(known)}")
+
+
+def budget_repair(repair: str | None, solver: LeastSquares) -> Repair | None:
+    """The repair of that name that goes with a plan for a budget."""
+    if repair == "none":
+        return None
+    return replace(solver, batches=()) if repair == "channel" else solver
 
 
 @contextlib.contextmanager
@@ -262,7 +299,7 @@ def require_removals(prepared: Prepared, plan: Plan, statistics: Statistics) -> 
 def apply_plan(
     prepared: Prepared,
     plan: Plan,
-    statistics: Statistics | None = None,
+    repair: Repair | None = None,
     data: DataSource | None = None,
     *,
     deep: bool = True,
@@ -272,7 +309,7 @@ def apply_plan(
     Args:
         prepared: The analysed model.
         plan: What leaves; an empty plan gives the normalised model.
-        statistics: For the mean folding; ``None`` leaves the consumers as they are.
+        repair: Makes the consumers do without what leaves; ``None`` leaves them as they are.
         data: Calibration data, to measure the divergence of the outputs.
         deep: Let the self-check compare every inner tensor, not only the outputs.
 
@@ -292,11 +329,11 @@ def apply_plan(
             analysis = analyse(remeasure(analysis.normalised, cut.model), stage.choices)
         keep = stage.keep(analysis, "the plan")
         is_last = number == len(plan.stages) - 1
-        cut = _cut(analysis, keep, statistics, prepared.feeds, cut, deep=deep, share=is_last)
+        cut = _cut(analysis, keep, repair, prepared.feeds, cut, deep=deep, share=is_last)
         stays = positions(analysis, keep)
         kept = kept_after(kept, stays)
-        if statistics is not None:
-            statistics = statistics.cut(stays)
+        if repair is not None:
+            repair = repair.cut(stays)
     _describe(cut.model, prepared, plan)
     groups = {group.name: Change(group.units, group.units) for group in original.groups}
     groups |= {
@@ -341,7 +378,7 @@ class _Cut:
 def _cut(
     analysis: Analysis,
     keep: Keep,
-    statistics: Statistics | None,
+    repair: Repair | None,
     feeds: list[Feeds],
     before: _Cut,
     *,
@@ -349,10 +386,7 @@ def _cut(
     share: bool,
 ) -> _Cut:
     """One stage: repair the consumers, take the units out, check."""
-    if statistics is None:
-        repaired = Repaired(analysis.model)
-    else:
-        repaired = fold_means(analysis, keep, statistics)
+    repaired = Repaired(analysis.model) if repair is None else repair(analysis, keep)
     pruned = remove_units(repaired.model, analysis, keep, repaired.new_biases)
     expected = parameters_after(analysis, keep, repaired.new_biases)
     found = count_parameters(pruned)

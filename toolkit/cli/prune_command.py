@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from onnxtrim.bench.data import DataSource
+from onnxtrim.toolkit.budget import Budget, look, plan_for
 from onnxtrim.toolkit.cli.common import (
     MODEL,
     check_output,
@@ -25,8 +26,16 @@ from onnxtrim.toolkit.criteria import Threshold
 from onnxtrim.toolkit.limits import Limits
 from onnxtrim.toolkit.plan import Plan, make_plan
 from onnxtrim.toolkit.prepare import Prepared, prepare
+from onnxtrim.toolkit.repair import MeanFolding, Repair
 from onnxtrim.toolkit.statistics import Statistics, gather
-from onnxtrim.toolkit.trim import apply_plan, require_removals
+from onnxtrim.toolkit.trim import (
+    BUDGET_REPAIRS,
+    REPAIRS,
+    apply_plan,
+    budget_repair,
+    require_removals,
+    require_repair,
+)
 
 
 @click.command("prune")
@@ -41,15 +50,20 @@ from onnxtrim.toolkit.trim import apply_plan, require_removals
     type=click.Path(path_type=Path),
     help="Statistics that 'onnxtrim stats' gathered, instead of --data.",
 )
+@click.option("--remove", metavar="SHARE", help="Remove this share of the parameters, as 70%.")
+@click.option("--macs", metavar="SHARE", help="Keep this share of the multiply-accumulates.")
+@click.option("--size", metavar="BYTES", help="Let the weights have this size, as 2MB.")
 @click.option("--mean-below", type=float, help="Threshold on a unit's mean.")
 @click.option("--std-below", type=float, help="Threshold on a unit's standard deviation.")
 @click.option("--absolute", is_flag=True, help="Compare |mean| (for activations that go negative).")
 @click.option(
-    "--repair/--no-repair",
-    default=True,
-    show_default=True,
-    help="Fold the mean of what leaves into the next bias; --no-repair is the published rule.",
+    "--repair",
+    type=click.Choice(["sequential", "channel", "mean", "none"]),
+    help="What makes up for the units that leave: the next layers fitted to the original's outputs"
+    " (for a budget), solved anew by least squares, the mean folded into the next bias (for"
+    " thresholds), or nothing.",
 )
+@click.option("--no-repair", is_flag=True, help="The same as --repair none: the published rule.")
 @click.option(
     "--include",
     multiple=True,
@@ -95,10 +109,14 @@ def command(
     model: Path,
     data: str | None,
     stats: Path | None,
+    remove: str | None,
+    macs: str | None,
+    size: str | None,
     mean_below: float | None,
     std_below: float | None,
     absolute: bool,
-    repair: bool,
+    repair: str | None,
+    no_repair: bool,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     align: int,
@@ -110,14 +128,19 @@ def command(
     shapes: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Remove units of MODEL whose mean and standard deviation are below two thresholds.
+    """Remove units of MODEL, to meet a budget or below two thresholds.
 
-    The statistics are taken after the activation. The result has smaller tensors, not masks, and
-    is written only after it was shown to compute the same as the original with those units
-    masked, on every inner tensor, and loads in ONNX Runtime.
+    A budget (--remove, --macs, --size) takes the units that the next layers can make up for, as
+    many from each group as the model's outputs bear, and repairs what reads them. Thresholds
+    remove the units whose mean and standard deviation after the activation are below.
+
+    The result has smaller tensors, not masks, and is written only after it was shown to compute
+    the same as the original with those units masked, on every inner tensor, and loads in ONNX
+    Runtime.
 
     \b
     Example:
+      onnxtrim prune model.onnx --data calib.npz --remove 70% -o small.onnx
       onnxtrim prune model.onnx --data calib.npz --mean-below 0.1 --std-below 0.4 -o small.onnx
       onnxtrim compare model.onnx small.onnx --eval test.npz
 
@@ -127,39 +150,60 @@ def command(
         --plan-only -o plan.json
       onnxtrim prune model.onnx --apply plan.json -o small.onnx
     """
+    if no_repair:
+        if repair is not None:
+            raise click.UsageError("give --repair or --no-repair, not both")
+        repair = "none"
+    budget = _budget(remove, macs, size)
+    thresholds = mean_below, std_below
+    limits = Limits(include, exclude, align)
     wanted = None
-    if applied is None:
-        wanted = _wanted(data, stats, mean_below, std_below, absolute)
-        limits = Limits(include, exclude, align)
-    elif (mean_below, std_below) != (None, None) or include or exclude or align > 1 or plan_only:
-        raise click.UsageError("--apply takes everything from the plan: leave the criterion out")
-    elif data is not None and stats is not None:
-        raise click.UsageError("give --data or --stats, not both")
+    if applied is not None:
+        if budget is not None or thresholds != (None, None) or limits != Limits() or plan_only:
+            raise click.UsageError(
+                "--apply takes everything from the plan: leave the criterion out"
+            )
+        if data is not None and stats is not None:
+            raise click.UsageError("give --data or --stats, not both")
+    elif budget is not None:
+        if thresholds != (None, None) or stats is not None or data is None:
+            raise click.UsageError(f"--{budget.kind} goes with --data, and without thresholds")
+        require_repair(repair, BUDGET_REPAIRS)
+    else:
+        wanted = _wanted(data, stats, *thresholds, absolute)
+        require_repair(repair, REPAIRS)
     inputs = (model, stats, applied, None if data is None else Path(data))
     check_output(output, *inputs)
     check_output(plan, *inputs, output)
     loaded = None if stats is None else Statistics.load(stats)
-    plan_given = None if applied is None else Plan.load(applied)
-    known = plan_given or loaded
+    given = None if applied is None else Plan.load(applied)
+    known = given or loaded
     sizes = {**(known.inputs if known is not None else {}), **parse_shapes(shapes)}
     prepared, source = prepare(model, data, sizes=sizes)
-    statistics = _statistics(prepared, source, loaded, stats)
-    if wanted is None or statistics is None:
-        assert plan_given is not None  # else there are data or statistics
-        chosen = plan_given
+    mender: Repair | None
+    if budget is not None:
+        assert source is not None  # it was asked for
+        with progress_bar() as report:
+            chosen, solver = plan_for(prepared, source, budget, limits, report)
+        mender = budget_repair(repair, solver)
+    elif given is not None:
+        chosen = given
         chosen.require(prepared.analysis, prepared.sha256, str(applied))
-        if repair and statistics is None:
+        mender = _mender_of(chosen, prepared, source, loaded, stats, repair)
+        if mender is None and repair != "none":
             say("note: nothing is repaired; give --data or --stats for that")
     else:
+        assert wanted is not None  # no budget, no plan
+        statistics = _statistics(prepared, source, loaded, stats)
+        assert statistics is not None  # there are data or statistics
         chosen = make_plan(prepared.analysis, statistics, wanted, limits)
         require_removals(prepared, chosen, statistics)
+        mender = None if repair == "none" else MeanFolding(statistics)
     if plan_only:
         chosen.save(output)
         _report_plan(chosen, model, output, as_json)
         return
-    result = apply_plan(
-        prepared, chosen, statistics if repair else None, source, deep=check == "deep"
-    )
+    result = apply_plan(prepared, chosen, mender, source, deep=check == "deep")
     result.save(output)
     if plan is not None:
         chosen.save(plan)
@@ -172,6 +216,36 @@ def command(
     say(f"written: {output}; next: onnxtrim compare {model} {output} --eval test.npz")
 
 
+def _budget(remove: str | None, macs: str | None, size: str | None) -> Budget | None:
+    given = {"remove": remove, "macs": macs, "size": size}
+    texts = {kind: text for kind, text in given.items() if text is not None}
+    if len(texts) > 1:
+        raise click.UsageError("give one of --remove, --macs and --size")
+    return next((Budget.parse(kind, text) for kind, text in texts.items()), None)
+
+
+def _mender_of(
+    plan: Plan,
+    prepared: Prepared,
+    source: DataSource | None,
+    loaded: Statistics | None,
+    path: Path | None,
+    repair: str | None,
+) -> Repair | None:
+    """The repair that fits a plan that was given, as far as there are data for it."""
+    if repair == "none":
+        return None
+    if plan.criterion.get("name") == "reconstruction":
+        require_repair(repair, BUDGET_REPAIRS)
+        if source is None:
+            return None
+        with progress_bar() as report:
+            return budget_repair(repair, look(prepared, source, report).solver)
+    require_repair(repair, REPAIRS)
+    statistics = _statistics(prepared, source, loaded, path)
+    return None if statistics is None else MeanFolding(statistics)
+
+
 def _wanted(
     data: str | None,
     stats: Path | None,
@@ -182,7 +256,10 @@ def _wanted(
     if (data is None) == (stats is None):
         raise click.UsageError("give either --data or --stats")
     if mean_below is None or std_below is None:
-        raise click.UsageError("give --mean-below and --std-below, or a plan with --apply")
+        raise click.UsageError(
+            "give a budget (--remove, --macs, --size), or --mean-below and --std-below, or a plan"
+            " with --apply"
+        )
     return Threshold(mean_below, std_below, absolute)
 
 

@@ -142,7 +142,7 @@ def tensor_values(model: ir.Model) -> list[ir.Value]:
 class Prober:
     """Makes sessions that yield inner tensors of one model; it is serialised once.
 
-    Optimisation is off, so that every tensor of the file exists at run time.
+    Optimisation is off unless asked for, so that every tensor of the file exists at run time.
 
     Args:
         model: The model; it is not changed.
@@ -155,13 +155,16 @@ class Prober:
         self._nodes = list(self._proto.graph.node)
         del self._proto.graph.node[:], self._proto.graph.output[:]
 
-    def probe(self, names: Iterable[str], *, shapes_only: bool = False) -> Probe:
+    def probe(
+        self, names: Iterable[str], *, shapes_only: bool = False, optimise: bool = False
+    ) -> Probe:
         """A session for some tensors.
 
         Args:
             names: Names of the tensors to read.
             shapes_only: Read the shape of each tensor instead of its values. The tensors are then
                 freed during the run, so that memory stays that of an ordinary run.
+            optimise: Let ONNX Runtime rewrite the graph: faster, but other roundings.
 
         Raises:
             InputError: ONNX Runtime refuses the model.
@@ -177,7 +180,7 @@ class Prober:
                 graph.node.add(op_type="Shape", input=[name], output=[shown])
             graph.output.add(name=shown)
         try:
-            session = self._weights.open(self._proto, optimise=False)
+            session = self._weights.open(self._proto, optimise=optimise)
         finally:
             del graph.node[:], graph.output[:]
         return Probe(wanted, session)

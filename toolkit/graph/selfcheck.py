@@ -46,8 +46,8 @@ class SelfCheck:
 
     Attributes:
         max_error: Largest difference of any tensor, relative to the tensor's largest element.
-        effect: Largest relative change of a model output by the masking; 0 means that the
-            removal changed nothing that this check could see.
+        effect: Largest relative change of a model output by masking and repair; 0 means that
+            the removal changed nothing that this check could see.
         tensors: Number of tensors that were compared.
     """
 
@@ -122,7 +122,7 @@ class _Comparison:
             value.name or "" for value in model.graph.outputs if value.producer() is not None
         ]
         self.present = {value.name for value in tensor_values(pruned)}
-        self.original, self.masked = Prober(model, weights), Prober(masked, weights)
+        self.original, self.masked = Prober(analysis.model, weights), Prober(masked, weights)
         pruned_weights = WeightFile()
         pruned_weights.adopt(pruned)
         self.pruned = Prober(pruned, pruned_weights)

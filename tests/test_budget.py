@@ -1,0 +1,305 @@
+"""Budgets: moments, least squares, allocation, and the way from the command to the file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import onnxtrim
+from onnxtrim.bench.data import DataSource
+from onnxtrim.bench.session import RunOptions, open_session
+from onnxtrim.export.model_io import model_bytes
+from onnxtrim.toolkit.allocation import Divergence, global_order
+from onnxtrim.toolkit.budget import Budget, look, plan_for
+from onnxtrim.toolkit.graph.surgery import remove_units
+from onnxtrim.toolkit.least_squares import repair_channels
+from onnxtrim.toolkit.prepare import Prepared, prepare
+from onnxtrim.toolkit.second_moments import SecondMoments, gather_halves
+from onnxtrim.toolkit.sequential import repair_in_sequence
+from tests.cli import refused, run
+from tests.nets import Net
+from tests.zoo import ZOO
+
+Array = NDArray[Any]
+
+
+def moments(x: Array) -> SecondMoments:
+    centred = x - x.mean(0)
+    return SecondMoments(len(x), x.mean(0), centred.T @ centred)
+
+
+@given(st.integers(0, 1000), st.lists(st.integers(1, 40), min_size=1, max_size=4))
+def test_moments_merge_to_those_of_the_whole(seed: int, sizes: list[int]) -> None:
+    """Also where the mean is far larger than the spread."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((sum(sizes), 3)) * [1, 10, 0.1] + [1e4, 0, -30]
+    merged: SecondMoments | None = None
+    for part in np.split(x, np.cumsum(sizes)[:-1]):
+        merged = moments(part) if merged is None else merged.merge(moments(part))
+    assert merged is not None
+    whole = moments(x)
+    assert merged.count == whole.count
+    np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-12)
+    np.testing.assert_allclose(merged.comoment, whole.comoment, rtol=1e-7, atol=1e-5)
+    np.testing.assert_allclose(whole.uncentred, x.T @ x / len(x), rtol=1e-9, atol=1e-6)
+
+
+def opened(name: str, folder: Path, x: Array) -> tuple[Prepared, DataSource]:
+    path = folder / f"{name}.onnx"
+    onnx.save(ZOO[name](), path)
+    net, data = prepare(path, {"x": x})
+    assert data is not None
+    return net, data
+
+
+def normal(*shape: int, seed: int = 3) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def test_moments_are_those_of_numpy(tmp_path: Path) -> None:
+    net, data = opened("mlp", tmp_path, normal(203, 8))
+    points = list(dict.fromkeys(r for g in net.analysis.groups for r in g.consumer_inputs()))
+    even, odd = gather_halves(net.analysis, points, data, 32)
+    session = open_session(probed(net, [tensor for tensor, _ in points]), RunOptions())
+    values = session.run(None, {"x": normal(203, 8)})
+    for ref, value in zip(points, values, strict=True):
+        pieces = np.split(value.astype(np.float64), range(32, 203, 32))
+        for half, found in ((pieces[::2], even[ref]), (pieces[1::2], odd[ref])):
+            want = moments(np.concatenate(half))
+            assert found.count == want.count
+            np.testing.assert_allclose(found.mean, want.mean, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(found.comoment, want.comoment, rtol=1e-4, atol=1e-3)
+
+
+def probed(net: Prepared, names: list[str]) -> bytes:
+    model = onnx.load_from_string(model_bytes(net.analysis.model))
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    return bytes(model.SerializeToString())
+
+
+KEEP = np.array([True, True, True, True, False, False])  # of six units
+
+
+def redundant(folder: Path, kind: str) -> tuple[Prepared, DataSource]:
+    """A net of two linear layers, whose last two units of six are made of the others."""
+    n = Net()
+    if kind == "gemm":
+        y = n.gemm("fc2", n.gemm("fc1", "x", 5, 6), 6, 3)
+    elif kind == "matmul":
+        y = n.matmul("fc2", n.gemm("fc1", "x", 5, 6), 6, 3)
+    else:
+        y = n.conv("fc2", n.conv("fc1", "x", 5, 6), 6, 3, pad=kind == "padded", bias=False)
+    for number, tensor in enumerate(n.weights):
+        array = np.array(onnx.numpy_helper.to_array(tensor))
+        if tensor.name in ("fc1.weight", "fc1.bias"):
+            array[4], array[5] = array[0], array[1] - 2 * array[2]
+            n.weights[number] = onnx.numpy_helper.from_array(array, tensor.name)
+    dense = kind in ("gemm", "matmul")
+    path = folder / "net.onnx"
+    onnx.save(n.build(y, ["n", 5] if dense else ["n", 5, 6, 7]), path)
+    net, data = prepare(path, {"x": normal(300, 5) if dense else normal(60, 5, 6, 7)})
+    assert data is not None
+    return net, data
+
+
+@pytest.mark.parametrize("kind", ["gemm", "matmul", "conv", "padded"])
+@pytest.mark.parametrize("sequential", [False, True])
+def test_dependent_units_leave_without_a_trace(tmp_path: Path, kind: str, sequential: bool) -> None:
+    net, data = redundant(tmp_path, kind)
+    analysis = net.analysis
+    (group,) = analysis.groups
+    seen = look(net, data)
+    keep = {group.name: KEEP}
+    repaired = repair_channels(analysis, keep, seen.solver.moments)
+    if sequential:
+        repaired = repair_in_sequence(analysis, keep, repaired, seen.solver.batches)
+    small = remove_units(repaired.model, analysis, keep, repaired.new_biases)
+    divergence = Divergence(analysis.model, seen.judged)
+    assert divergence.of(remove_units(analysis.model, analysis, keep)) > 0.1
+    assert divergence.of(small) < 1e-4  # the ridge takes a little
+
+
+@pytest.mark.parametrize("kind", ["gemm", "conv"])
+def test_the_error_of_least_squares_is_as_predicted(tmp_path: Path, kind: str) -> None:
+    """By the Schur complement, on the data that it was fitted on."""
+    net, data = redundant(tmp_path, kind)
+    analysis = net.analysis
+    (group,) = analysis.groups
+    keep = {group.name: np.array([False, True, True, False, False, True])}
+    seen = look(net, data)
+    (moments_here,) = seen.solver.moments.values()
+    reader_weight = analysis.model.graph.initializers["fc2.weight"].const_value
+    assert reader_weight is not None
+    weight = np.moveaxis(reader_weight.numpy().astype(np.float64), 1, 0).reshape(6, -1)
+    stay, gone = np.flatnonzero(keep[group.name]), np.flatnonzero(~keep[group.name])
+    gram = moments_here.covariance
+    solved = np.linalg.pinv(gram[np.ix_(stay, stay)]) @ gram[np.ix_(stay, gone)]
+    left = gram[np.ix_(gone, gone)] - gram[np.ix_(gone, stay)] @ solved
+    if kind == "gemm":
+        predicted = float(np.trace(weight[gone].T @ left @ weight[gone]))
+        repaired = repair_channels(analysis, keep, seen.solver.moments)
+        small = remove_units(repaired.model, analysis, keep, repaired.new_biases)
+        one = open_session(net.path, RunOptions()).run(None, dict(feeds(data)))[0]
+        other = open_session(model_bytes(small), RunOptions()).run(None, dict(feeds(data)))[0]
+        measured = float(((one - other) ** 2).sum()) / len(one)
+        assert measured == pytest.approx(predicted, rel=0.01)
+    else:
+        assert (np.linalg.eigvalsh(left) > -1e-6).all()
+
+
+def feeds(data: DataSource) -> dict[str, Array]:
+    return {"x": np.concatenate([batch.feeds["x"] for batch in data.batches(64)])}
+
+
+SHAPES: dict[str, tuple[int, ...]] = {
+    "mlp": (8,),
+    "mlp_matmul": (8,),
+    "residual": (3, 8, 8),
+    "mobile": (3, 8, 8),
+    "grouped": (4, 6, 6),
+}
+
+
+def shape_of(name: str, folder: Path) -> tuple[int, ...]:
+    """Of one sample, as the model states it."""
+    path = folder / f"{name}.onnx"
+    onnx.save(ZOO[name](), path)
+    (spec,) = prepare(path, sizes={"height": 4, "width": 6})[0].inputs
+    return tuple(size if isinstance(size, int) else 5 for size in spec.shape[1:])
+
+
+def calibration(name: str, folder: Path, count: int = 160) -> Array:
+    return normal(count, *shape_of(name, folder))
+
+
+@pytest.mark.parametrize(
+    "name", ["mlp", "residual", "mobile", "grouped", "dense", "squeeze_excite", "attention", "tied"]
+)
+def test_a_budget_is_met_and_repair_helps(name: str, tmp_path: Path) -> None:
+    x = calibration(name, tmp_path)
+    path = tmp_path / f"{name}.onnx"
+    found = {
+        repair: onnxtrim.trim(path, {"x": x}, remove=0.3, repair=repair)
+        for repair in ("none", "channel", "sequential")
+    }
+    for result in found.values():
+        # Biases that a repair adds count.
+        assert result.parameters.after <= 0.72 * result.parameters.before
+        assert result.plan.removals == found["none"].plan.removals
+    none, channel, sequential = (result.divergence or 0.0 for result in found.values())
+    assert channel < none
+    assert sequential < 1.05 * channel
+    expected = found["channel"].to_json()["predicted_error"]
+    assert expected == pytest.approx(sum(predicted(found["channel"]).values()))
+
+
+def predicted(result: onnxtrim.toolkit.trim.TrimResult) -> dict[str, float]:
+    value: dict[str, float] = result.plan.criterion["predicted_by_group"]
+    return value
+
+
+@pytest.mark.parametrize("name", ["mlp", "residual"])
+def test_a_larger_budget_holds_the_smaller(name: str, tmp_path: Path) -> None:
+    net, data = opened(name, tmp_path, calibration(name, tmp_path))
+    before: dict[str, set[int]] = {}
+    for share in (0.2, 0.4, 0.6):
+        plan, _ = plan_for(net, data, Budget("remove", share))
+        now = {removal.group: set(removal.remove) for removal in plan.removals}
+        assert all(units <= now[group] for group, units in before.items())
+        before = now
+
+
+def test_macs_and_bytes(tmp_path: Path) -> None:
+    x = calibration("residual", tmp_path)
+    path = tmp_path / "residual.onnx"
+    half = onnxtrim.trim(path, {"x": x}, macs=0.5, repair="channel")
+    assert 0.4 * half.macs.before < half.macs.after <= 0.5 * half.macs.before
+    small = onnxtrim.trim(path, {"x": x}, size=9000, repair="none")
+    assert 7000 < small.bytes.after <= 9000
+
+
+def test_the_order_takes_what_costs_least_per_parameter(tmp_path: Path) -> None:
+    net, _ = opened("mlp", tmp_path, normal(100, 8))
+    groups = net.analysis.groups
+    curves = {group.name: np.linspace(0, 1, group.units) for group in groups}
+    dear, cheap = groups[0].name, groups[1].name
+    curves[cheap] = curves[cheap] * 1e-6
+    order = global_order(net.analysis, curves, groups)
+    names = [name for name, _ in order]
+    last_cheap = max(number for number, name in enumerate(names) if name == cheap)
+    assert last_cheap < names.index(dear)
+    for group in groups:  # the last unit never leaves
+        assert sum(units for name, units in order if name == group.name) == group.units - 1
+
+
+def test_few_samples_are_told(tmp_path: Path) -> None:
+    calibration("mlp", tmp_path)
+    result = onnxtrim.trim(
+        tmp_path / "mlp.onnx", {"x": normal(9, *shape_of("mlp", tmp_path))}, remove=0.3
+    )
+    assert any("9 calibration samples are few" in text for text in result.warnings)
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def test_the_command(here: Path) -> None:
+    command = ("prune", "model.onnx", "--data", "calib.npz")
+    value = run(
+        *command, "--remove", "40%", "-o", "small.onnx", "--plan", "p.json", "--json"
+    ).json()
+    assert 0.4 <= value["removed"] < 0.5
+    assert value["predicted_error"] > 0
+    assert value["divergence"] < 0.1
+    assert value["self_check"]["effect"] > 0
+    plan = json.loads((here / "p.json").read_text())
+    assert plan["criterion"]["budget"] == {"kind": "remove", "value": 0.4}
+    again = ("prune", "model.onnx", "--data", "calib.npz", "--apply", "p.json", "-o", "b.onnx")
+    assert run(*again).code == 0
+    assert (here / "b.onnx").read_bytes() == (here / "small.onnx").read_bytes()
+    plain = run("prune", "model.onnx", "--apply", "p.json", "-o", "c.onnx", "--json").json()
+    assert plain["divergence"] is None
+    assert run(*command, "--macs", "50%", "--plan-only", "-o", "q.json").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says", "code"),
+    [
+        (("--remove", "99.99%"), "at most", 1),
+        (("--size", "10B"), "have at least", 1),
+        (("--size", "1GB"), "within the budget as it is", 1),
+        (("--remove", "0%"), "between 0% and 100%", 2),
+        (("--remove", "lots"), "give a share such as 70%", 2),
+        (("--size", "2 apples"), "give bytes such as 2MB", 2),
+        (("--remove", "50%", "--repair", "mean"), "must be one of sequential", 2),
+    ],
+)
+def test_budgets_that_are_refused(
+    here: Path, arguments: tuple[str, ...], says: str, code: int
+) -> None:
+    command = ("prune", "model.onnx", "--data", "calib.npz", "-o", "small.onnx")
+    refused(*command, *arguments, says=says, code=code)
+    assert not (here / "small.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--remove", "50%", "--macs", "50%", "--data", "calib.npz"),
+        ("--remove", "50%"),
+        ("--remove", "50%", "--mean-below", "1", "--data", "calib.npz"),
+        ("--remove", "50%", "--apply", "plan.json"),
+        ("--repair", "mean", "--no-repair", "--data", "calib.npz"),
+    ],
+)
+def test_options_that_exclude_each_other(here: Path, arguments: tuple[str, ...]) -> None:
+    assert run("prune", "model.onnx", "-o", "small.onnx", *arguments).code == 2

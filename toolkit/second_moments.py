@@ -1,0 +1,226 @@
+"""Second moments of the tensors that are read: uncentred sums of products, streaming.
+
+``G = E[x xᵀ]`` over all elements on the other axes (Hassibi & Stork 1993 and what followed need
+nothing else). The products are computed inside ONNX Runtime, shifted by the first batch's mean
+against cancellation; only one C×C array per tensor and batch leaves the session and is added in
+float64. Long axes are read at every n-th element, another one in every batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxtrim.bench.data import DataSource
+from onnxtrim.bench.session import run
+from onnxtrim.toolkit.graph.execute import Feeds, WeightFile
+from onnxtrim.toolkit.graph.groups import Analysis
+from onnxtrim.toolkit.graph.labels import AxisRef
+from onnxtrim.toolkit.graph.values import add_initializer
+from onnxtrim.toolkit.statistics import Progress
+
+Moments = dict[AxisRef, "SecondMoments"]
+Matrix = NDArray[np.float64]
+Vector = NDArray[np.float64]
+
+ROWS = 400_000
+"""Most rows per tensor that are wanted; more change nothing that a repair can use."""
+
+
+@dataclass(frozen=True)
+class SecondMoments:
+    """Mean and comoments of every pair of positions on an axis.
+
+    Attributes:
+        count: Rows seen.
+        mean: Mean of each position.
+        comoment: Sum over the rows of the products of deviations from the mean.
+    """
+
+    count: int
+    mean: Vector
+    comoment: Matrix
+
+    @property
+    def covariance(self) -> Matrix:
+        """Population covariance."""
+        return self.comoment / self.count
+
+    @property
+    def uncentred(self) -> Matrix:
+        """``E[x xᵀ]``."""
+        return self.covariance + np.outer(self.mean, self.mean)
+
+    def merge(self, other: SecondMoments) -> SecondMoments:
+        """Moments of both data sets together (Chan, Golub, LeVeque 1983)."""
+        count = self.count + other.count
+        delta = other.mean - self.mean
+        between = np.outer(delta, delta) * (self.count * other.count / count)
+        mean = self.mean + delta * (other.count / count)
+        return SecondMoments(count, mean, self.comoment + other.comoment + between)
+
+
+class MomentsProbe:
+    """The model with products appended at the points of interest.
+
+    Args:
+        model: The normalised model; it is not changed.
+        points: Tensor and axis of each point.
+        shapes: Shape of every tensor at the analysis size.
+        steps: For every point, of how many rows one is read.
+        weights: Where large weights go.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        points: Sequence[AxisRef],
+        shapes: Mapping[str, tuple[int, ...]],
+        steps: Mapping[AxisRef, int],
+        weights: WeightFile,
+    ) -> None:
+        self._points = list(points)
+        self._steps = [steps[point] for point in self._points]
+        clone = model.clone()
+        graph = clone.graph
+        values = {value.name: value for node in graph for value in node.outputs}
+        values.update({value.name: value for value in graph.inputs})
+        graph.outputs.clear()
+        for number, (tensor, axis) in enumerate(self._points):
+            _append(graph, values[tensor], axis, shapes[tensor], number)
+        self._shifts = [np.zeros(shapes[t][a], np.float32) for t, a in self._points]
+        self._session = weights.session(clone, optimise=True)
+        self._inputs = {item.name for item in self._session.get_inputs()}
+        self._runs = 0
+
+    def centre(self, feeds: Feeds) -> None:
+        """Shift by the means of this batch from now on."""
+        self._shifts = [found.mean.astype(np.float32) for found in self.run(feeds).values()]
+        self._runs = 0
+
+    def run(self, feeds: Feeds) -> dict[AxisRef, SecondMoments]:
+        """The moments of one batch at every point.
+
+        Raises:
+            InputError: ONNX Runtime refuses the inputs.
+        """
+        wanted = dict(feeds)
+        for number, (shift, step) in enumerate(zip(self._shifts, self._steps, strict=True)):
+            wanted[f"onnxtrim.shift/{number}"] = shift
+            wanted[f"onnxtrim.first/{number}"] = np.array([self._runs % step], np.int64)
+            wanted[f"onnxtrim.step/{number}"] = np.array([step], np.int64)
+        self._runs += 1
+        wanted = {name: array for name, array in wanted.items() if name in self._inputs}
+        found = iter(run(self._session, wanted, "the model"))
+        result = {}
+        for ref, shift in zip(self._points, self._shifts, strict=True):
+            products, total, shape = (np.asarray(next(found), np.float64) for _ in range(3))
+            count = int(shape[0])
+            mean = total / count
+            comoment = products - np.outer(total, mean)
+            result[ref] = SecondMoments(count, shift + mean, comoment)
+        return result
+
+
+def _append(
+    graph: ir.Graph, value: ir.Value, axis: int, shape: tuple[int, ...], number: int
+) -> None:
+    def op(operator: str, *inputs: ir.Value, **attributes: int | list[int]) -> ir.Value:
+        node = ir.node(operator, list(inputs), attributes=attributes)
+        graph.append(node)
+        return node.outputs[0]
+
+    def constant(name: str, content: list[int]) -> ir.Value:
+        return add_initializer(graph, f"onnxtrim.{name}/{number}", np.array(content, np.int64))
+
+    def feed(name: str, dtype: ir.DataType, size: int) -> ir.Value:
+        fed = ir.Value(
+            name=f"onnxtrim.{name}/{number}", shape=ir.Shape([size]), type=ir.TensorType(dtype)
+        )
+        graph.inputs.append(fed)
+        return fed
+
+    size = shape[axis]
+    last = [other for other in range(len(shape)) if other != axis] + [axis]
+    opset = graph.opset_imports.get("", 1)
+    rows = op("Cast", value, to=ir.DataType.FLOAT)
+    if last != sorted(last):
+        rows = op("Transpose", rows, perm=last)
+    rows = op("Reshape", rows, constant("rows", [-1, size]))
+    if opset >= 10:  # Slice takes operands
+        first, step = feed("first", ir.DataType.INT64, 1), feed("step", ir.DataType.INT64, 1)
+        end = constant("end", [np.iinfo(np.int64).max])
+        rows = op("Slice", rows, first, end, constant("axes", [0]), step)
+    rows = op("Sub", rows, feed("shift", ir.DataType.FLOAT, size))
+    products = op("MatMul", op("Transpose", rows, perm=[1, 0]), rows)
+    if opset >= 13:  # ReduceSum takes an operand
+        total = op("ReduceSum", rows, constant("over", [0]), keepdims=0)
+    else:
+        total = op("ReduceSum", rows, axes=[0], keepdims=0)
+    for name, output in (("products", products), ("total", total), ("shape", op("Shape", rows))):
+        output.name = f"onnxtrim.{name}.out/{number}"
+        graph.outputs.append(output)
+
+
+def gather_halves(
+    analysis: Analysis,
+    points: Sequence[AxisRef],
+    data: DataSource,
+    batch: int,
+    progress: Progress | None = None,
+) -> tuple[Moments, Moments]:
+    """Second moments of the even and of the odd batches.
+
+    What is fitted on the first half is judged on the second.
+
+    Args:
+        analysis: The model.
+        points: Where units are read.
+        data: Calibration data.
+        batch: Samples per run.
+        progress: Called with a word, the samples done and their number if known.
+
+    Raises:
+        InputError: The data don't fit the model, or there are none.
+    """
+    normalised = analysis.normalised
+    steps = _steps(normalised.shapes, normalised.feeds, points, data.samples)
+    probe = MomentsProbe(analysis.model, points, normalised.shapes, steps, normalised.weights)
+    halves: tuple[Moments, Moments] = ({}, {})
+    seen = 0
+    for number, item in enumerate(data.batches(batch)):
+        if not number:
+            probe.centre(item.feeds)
+        half = halves[number % 2]
+        for ref, moments in probe.run(item.feeds).items():
+            half[ref] = half[ref].merge(moments) if ref in half else moments
+        seen += len(item)
+        if progress is not None:
+            progress("second moments", seen, data.samples)
+    return halves
+
+
+def merge_halves(one: Moments, other: Moments) -> Moments:
+    """The moments of both; the second half is empty if there was one batch only."""
+    return {ref: found.merge(other[ref]) if ref in other else found for ref, found in one.items()}
+
+
+def _steps(
+    shapes: Mapping[str, tuple[int, ...]],
+    feeds: Feeds,
+    points: Sequence[AxisRef],
+    samples: int | None,
+) -> dict[AxisRef, int]:
+    """Of how many rows one is read: odd, so that no column of an image is always missed."""
+    batch = max(1, min((len(array) for array in feeds.values() if array.ndim), default=1))
+    steps = {}
+    for tensor, axis in points:
+        rows = int(np.prod(shapes[tensor])) // max(shapes[tensor][axis], 1) // batch
+        total = rows * (ROWS if samples is None else samples)
+        step = max(1, min(total // ROWS, rows // 4))
+        steps[tensor, axis] = step | 1
+    return steps
