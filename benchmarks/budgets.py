@@ -29,11 +29,12 @@ from onnxtrim.bench.accuracy import compare_accuracy
 from onnxtrim.bench.data import open_data
 from onnxtrim.bench.machine import fingerprint
 from onnxtrim.export.from_torch import export_module
-from onnxtrim.toolkit.budget import Budget, plan_for
+from onnxtrim.toolkit.apply import apply_plan
+from onnxtrim.toolkit.budget import Budget
 from onnxtrim.toolkit.demo import DATA, load_data, train_network
+from onnxtrim.toolkit.planner import Planner
 from onnxtrim.toolkit.prepare import prepare
 from onnxtrim.toolkit.repair import Repair
-from onnxtrim.toolkit.trim import apply_plan
 
 CACHE = Path(__file__).parent / "cache"
 RESULT = Path(__file__).parent / "results" / "budgets.json"
@@ -89,10 +90,12 @@ def rows(name: str, shares: list[float]) -> Iterator[dict[str, Any]]:
     prepared, data = prepare(model, calibration)
     assert data is not None  # it was just made
     labelled = open_data(test, prepared.inputs, need_labels=True)
+    start = time.perf_counter()
+    planner = Planner(prepared, data)
+    solver = planner.solver
+    planned = time.perf_counter() - start
     for share in shares:
-        start = time.perf_counter()
-        plan, solver = plan_for(prepared, data, Budget("remove", share))
-        planned = time.perf_counter() - start
+        plan = planner.plan(Budget("remove", share))
         repairs: dict[str, Repair | None] = {
             "none": None,
             "channel": replace(solver, batches=()),

@@ -31,12 +31,12 @@ from rich.table import Table
 
 from onnxtrim.bench.machine import fingerprint
 from onnxtrim.bench.session import RunOptions, model_inputs, open_session, random_feeds, run
+from onnxtrim.toolkit.apply import apply_plan
 from onnxtrim.toolkit.graph.analyse import analyse
 from onnxtrim.toolkit.graph.surgery import positions, remove_units
 from onnxtrim.toolkit.limits import Limits
 from onnxtrim.toolkit.plan import Plan, Removal, Stage
 from onnxtrim.toolkit.prepare import prepare
-from onnxtrim.toolkit.trim import apply_plan
 
 RESULTS = Path(__file__).parent / "results"
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"

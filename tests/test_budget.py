@@ -18,13 +18,15 @@ from onnxtrim.bench.data import DataSource
 from onnxtrim.bench.session import RunOptions, open_session
 from onnxtrim.export.model_io import model_bytes
 from onnxtrim.toolkit.allocation import Divergence, global_order
-from onnxtrim.toolkit.budget import Budget, look, plan_for
+from onnxtrim.toolkit.apply import TrimResult
+from onnxtrim.toolkit.budget import Budget
 from onnxtrim.toolkit.graph.surgery import remove_units
 from onnxtrim.toolkit.least_squares import repair_channels
+from onnxtrim.toolkit.planner import Planner, look
 from onnxtrim.toolkit.prepare import Prepared, prepare
 from onnxtrim.toolkit.second_moments import SecondMoments, gather_halves
 from onnxtrim.toolkit.sequential import repair_in_sequence
-from tests.cli import refused, run
+from tests.cli import UNMEASURED, refused, run
 from tests.nets import Net
 from tests.zoo import ZOO
 
@@ -202,7 +204,7 @@ def test_a_budget_is_met_and_repair_helps(name: str, tmp_path: Path) -> None:
     assert expected == pytest.approx(sum(predicted(found["channel"]).values()))
 
 
-def predicted(result: onnxtrim.toolkit.trim.TrimResult) -> dict[str, float]:
+def predicted(result: TrimResult) -> dict[str, float]:
     value: dict[str, float] = result.plan.criterion["predicted_by_group"]
     return value
 
@@ -211,8 +213,9 @@ def predicted(result: onnxtrim.toolkit.trim.TrimResult) -> dict[str, float]:
 def test_a_larger_budget_holds_the_smaller(name: str, tmp_path: Path) -> None:
     net, data = opened(name, tmp_path, calibration(name, tmp_path))
     before: dict[str, set[int]] = {}
+    planner = Planner(net, data)
     for share in (0.2, 0.4, 0.6):
-        plan, _ = plan_for(net, data, Budget("remove", share))
+        plan = planner.plan(Budget("remove", share))
         now = {removal.group: set(removal.remove) for removal in plan.removals}
         assert all(units <= now[group] for group, units in before.items())
         before = now
@@ -298,8 +301,31 @@ def test_budgets_that_are_refused(
         ("--remove", "50%"),
         ("--remove", "50%", "--mean-below", "1", "--data", "calib.npz"),
         ("--remove", "50%", "--apply", "plan.json"),
+        ("--max-drop", "1", "--data", "calib.npz"),
+        ("--eval", "test.npz", "--remove", "50%", "--data", "calib.npz"),
         ("--repair", "mean", "--no-repair", "--data", "calib.npz"),
     ],
 )
 def test_options_that_exclude_each_other(here: Path, arguments: tuple[str, ...]) -> None:
     assert run("prune", "model.onnx", "-o", "small.onnx", *arguments).code == 2
+
+
+def test_the_most_within_a_drop_of_accuracy(here: Path) -> None:
+    command = ("prune", "model.onnx", "--data", "calib.npz", "--eval", "test.npz")
+    found = {}
+    for points in ("0.5", "10"):
+        arguments = (*command, "--max-drop", points, "-o", f"{points}.onnx", "--plan", "p.json")
+        found[points] = run(*arguments, "--json").json()
+        metrics = run(
+            *("compare", "model.onnx", f"{points}.onnx", "--eval", "test.npz", *UNMEASURED),
+            "--json",
+        ).json()["metrics"]
+        assert metrics["accuracy.top1.delta"]["value"] >= -float(points)
+    assert 0 < found["0.5"]["removed"] < found["10"]["removed"]
+    budget = json.loads((here / "p.json").read_text())["criterion"]["budget"]
+    assert (budget["kind"], budget["value"]) == ("max-drop", 10)
+    assert len(budget["validation_sha256"]) == 64
+    again = onnxtrim.trim("model.onnx", "calib.npz", max_drop=10, evaluation="test.npz")
+    assert again.parameters.removed == found["10"]["removed"]
+    with pytest.raises(onnxtrim.InputError, match="needs evaluation"):
+        onnxtrim.trim("model.onnx", "calib.npz", max_drop=10)

@@ -17,10 +17,10 @@ pytest.importorskip("torch")
 import torch
 
 from onnxtrim.export.from_torch import export_module
+from onnxtrim.toolkit.apply import apply_plan
 from onnxtrim.toolkit.graph.normalise import normalise
 from onnxtrim.toolkit.plan import Plan, Removal, Stage
 from onnxtrim.toolkit.prepare import Prepared, prepare
-from onnxtrim.toolkit.trim import apply_plan
 from tests.torch_zoo import TORCH_ZOO
 from tests.torch_zoo_golden import GOLDEN
 from tests.zoo_check import check_removal, stages

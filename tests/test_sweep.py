@@ -17,10 +17,10 @@ from onnxtrim.bench.run_folder import load_run
 from onnxtrim.bench.session import RunOptions
 from onnxtrim.bench.size import model_size
 from onnxtrim.toolkit import sweep as module
+from onnxtrim.toolkit.apply import apply_plan
 from onnxtrim.toolkit.grid import candidate_id
 from onnxtrim.toolkit.plan import Plan
 from onnxtrim.toolkit.sweep import SweepOptions, sweep
-from onnxtrim.toolkit.trim import apply_plan
 from tests.bench_models import save_mlp
 from tests.cli import WIDTHS, samples, snapshot
 

@@ -24,14 +24,14 @@ import onnxtrim
 from onnxtrim.export.from_torch import export_module
 from onnxtrim.export.model_io import model_bytes
 from onnxtrim.export.parity import module_outputs, parity
+from onnxtrim.toolkit.apply import TrimResult
+from onnxtrim.toolkit.apply import apply_plan as apply_to_model
 from onnxtrim.toolkit.criteria import Threshold
 from onnxtrim.toolkit.plan import Plan, Removal, Stage, make_plan
 from onnxtrim.toolkit.prepare import prepare
 from onnxtrim.toolkit.repair import MeanFolding
 from onnxtrim.toolkit.statistics import gather
 from onnxtrim.toolkit.torch_bridge import TOLERANCE, apply_plan
-from onnxtrim.toolkit.trim import TrimResult
-from onnxtrim.toolkit.trim import apply_plan as apply_to_model
 from tests.torch_plans import random_plan
 from tests.torch_round_trip import pruned, round_trip
 from tests.torch_zoo import TORCH_ZOO

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 import onnxtrim
 from onnxtrim.bench.errors import InputError, NothingToRemoveError, SelfCheckError
 from onnxtrim.bench.size import model_size
+from onnxtrim.toolkit.apply import apply_plan
 from onnxtrim.toolkit.criteria import Threshold
 from onnxtrim.toolkit.graph import surgery
 from onnxtrim.toolkit.plan import Plan, make_plan
 from onnxtrim.toolkit.prepare import Prepared, prepare
 from onnxtrim.toolkit.repair import MeanFolding
 from onnxtrim.toolkit.statistics import Statistics, gather
-from onnxtrim.toolkit.trim import apply_plan
 from tests.nets import Net
 from tests.zoo import ZOO
 

@@ -12,9 +12,9 @@ from onnxtrim.bench.errors import InputError
 from onnxtrim.export.from_torch import export_module
 from onnxtrim.export.model_io import model_bytes
 from onnxtrim.export.parity import module_outputs, parity
+from onnxtrim.toolkit.apply import TrimResult, apply_plan
 from onnxtrim.toolkit.prepare import prepare
 from onnxtrim.toolkit.torch_bridge import TOLERANCE
-from onnxtrim.toolkit.trim import TrimResult, apply_plan
 from tests.torch_plans import random_plan
 from tests.torch_zoo import TORCH_ZOO, TorchNet
 

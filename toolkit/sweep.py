@@ -27,6 +27,7 @@ from onnxtrim.bench.run_folder import (
     load_run,
 )
 from onnxtrim.bench.size import model_size
+from onnxtrim.toolkit.apply import apply_plan
 from onnxtrim.toolkit.criteria import Threshold
 from onnxtrim.toolkit.graph_json import graph_json
 from onnxtrim.toolkit.grid import DEFAULT_GRID, candidate_id
@@ -35,7 +36,7 @@ from onnxtrim.toolkit.prepare import Calibration, Prepared, prepare
 from onnxtrim.toolkit.repair import MeanFolding
 from onnxtrim.toolkit.statistics import Progress, Statistics, gather
 from onnxtrim.toolkit.sweep_folder import append_line, opened, read_lines
-from onnxtrim.toolkit.trim import REPAIRS, apply_plan, require_removals
+from onnxtrim.toolkit.trim import REPAIRS, require_removals
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from onnxtrim.export.from_torch import export_module
 from onnxtrim.export.model_io import first_line, model_bytes
 from onnxtrim.export.modules import evaluating
 from onnxtrim.export.parity import module_outputs, parity
+from onnxtrim.toolkit.apply import TrimResult
+from onnxtrim.toolkit.apply import apply_plan as apply_to_model
 from onnxtrim.toolkit.plan import Plan
 from onnxtrim.toolkit.prepare import prepare
 from onnxtrim.toolkit.repair import MeanFolding
@@ -30,8 +32,6 @@ from onnxtrim.toolkit.statistics import Statistics
 from onnxtrim.toolkit.torch_blame import blame, first_difference
 from onnxtrim.toolkit.torch_sizes import update_sizes
 from onnxtrim.toolkit.torch_values import NO_REPAIR, Values, split
-from onnxtrim.toolkit.trim import TrimResult
-from onnxtrim.toolkit.trim import apply_plan as apply_to_model
 
 if TYPE_CHECKING:
     import torch

@@ -19,7 +19,7 @@ from onnxtrim.toolkit.graph.values import constant_array
 if TYPE_CHECKING:
     import torch
 
-    from onnxtrim.toolkit.trim import TrimResult
+    from onnxtrim.toolkit.apply import TrimResult
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _BIASED = ("Conv", "Gemm")

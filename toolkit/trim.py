@@ -5,40 +5,27 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxtrim.bench.data import DataSource
-from onnxtrim.bench.errors import InputError, NothingToRemoveError, WorkError
-from onnxtrim.bench.session import RunOptions, open_session, run
-from onnxtrim.bench.size import model_size
-from onnxtrim.export.model_io import model_bytes, save_model
-from onnxtrim.toolkit.budget import Budget, plan_for
+from onnxtrim.bench.accuracy import compare_accuracy
+from onnxtrim.bench.data import DataSource, open_data
+from onnxtrim.bench.errors import InputError, NothingToRemoveError
+from onnxtrim.export.model_io import save_model
+from onnxtrim.toolkit.apply import TrimResult, apply_plan
+from onnxtrim.toolkit.budget import Budget
 from onnxtrim.toolkit.criteria import Threshold
-from onnxtrim.toolkit.graph.analyse import analyse
-from onnxtrim.toolkit.graph.execute import forget_pages
-from onnxtrim.toolkit.graph.groups import Analysis
-from onnxtrim.toolkit.graph.normalise import remeasure
-from onnxtrim.toolkit.graph.selfcheck import SelfCheck, self_check
-from onnxtrim.toolkit.graph.surgery import (
-    Keep,
-    count_parameters,
-    parameters_after,
-    positions,
-    remove_units,
-    share_again,
-)
-from onnxtrim.toolkit.kept import Kept, kept_after
 from onnxtrim.toolkit.least_squares import LeastSquares
 from onnxtrim.toolkit.limits import Limits
-from onnxtrim.toolkit.plan import Plan, first_analysis, make_plan
-from onnxtrim.toolkit.prepare import Calibration, Feeds, Prepared, prepare
-from onnxtrim.toolkit.repair import MeanFolding, Repair, Repaired
+from onnxtrim.toolkit.plan import Plan, make_plan
+from onnxtrim.toolkit.planner import Planner
+from onnxtrim.toolkit.prepare import Calibration, Prepared, prepare
+from onnxtrim.toolkit.repair import MeanFolding, Repair
 from onnxtrim.toolkit.statistics import Progress, Statistics, gather
 
 if TYPE_CHECKING:
@@ -46,108 +33,6 @@ if TYPE_CHECKING:
 
 REPAIRS = ("mean", "none")
 BUDGET_REPAIRS = ("sequential", "channel", "none")
-DIVERGENCE_SAMPLES = 256
-ALARM = 1.0  # change of an output, relative to its largest element
-
-
-@dataclass(frozen=True)
-class Change:
-    """A number of the original and of the pruned model."""
-
-    before: int
-    after: int
-
-    @property
-    def removed(self) -> float:
-        """Share that was removed."""
-        return 1 - self.after / self.before if self.before else 0.0
-
-    def to_json(self) -> dict[str, int]:
-        """The form in which it stands in results."""
-        return {"before": self.before, "after": self.after}
-
-
-@dataclass(frozen=True)
-class TrimResult:
-    """A pruned model that was shown to compute the same as the masked original.
-
-    Attributes:
-        model: The pruned model.
-        plan: What was removed.
-        source: File of the original.
-        parameters: Elements of float initializers.
-        bytes: Bytes of all initializers.
-        macs: Multiply-accumulates at batch 1.
-        groups: Number of units by group.
-        self_check: What the self-check saw.
-        divergence: Squared difference of the outputs over the variance of the original's, on the
-            first calibration samples; ``None`` without data, or where outputs overflow.
-        warnings: What the user should know.
-        prepared: The analysed original.
-        kept: Which positions of its tensors are left.
-    """
-
-    model: ir.Model = field(repr=False)
-    plan: Plan = field(repr=False)
-    source: Path
-    parameters: Change
-    bytes: Change
-    macs: Change
-    groups: Mapping[str, Change]
-    self_check: SelfCheck
-    divergence: float | None
-    warnings: tuple[str, ...]
-    prepared: Prepared = field(repr=False)
-    kept: Kept = field(repr=False)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model after checking it with onnx and ONNX Runtime, whole or not at all.
-
-        Raises:
-            InputError: The path is the original's, or can't be written.
-            WorkError: The written file is refused; nothing is left behind.
-        """
-        save_model(self.model, path, source=self.source)
-
-    def to_torch(
-        self, module: torch.nn.Module, example_inputs: Sequence[torch.Tensor] | None = None
-    ) -> torch.nn.Module:
-        """The same pruning in the torch module, to fine-tune it; see :mod:`.torch_bridge`.
-
-        Args:
-            module: What was exported; it stays as it is.
-            example_inputs: Inputs on which both are compared; the self-check's otherwise.
-
-        Raises:
-            InputError: The module can't be that small, or its own code hard-codes sizes.
-            MissingExtraError: torch is not installed.
-        """
-        from onnxtrim.toolkit.torch_bridge import write_back
-
-        return write_back(self, module, example_inputs)
-
-    def summary(self) -> str:
-        """Two lines for people."""
-        widths = ", ".join(f"{name} {c.before}→{c.after}" for name, c in self.groups.items())
-        return (
-            f"{self.parameters.before:,} → {self.parameters.after:,} parameters"
-            f" ({self.parameters.removed:.1%} removed),"
-            f" {self.macs.before:,} → {self.macs.after:,} MACs\n{widths}"
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """The numbers, without the model."""
-        return {
-            "parameters": self.parameters.to_json(),
-            "bytes": self.bytes.to_json(),
-            "macs": self.macs.to_json(),
-            "removed": self.parameters.removed,
-            "groups": [{"name": name, **c.to_json()} for name, c in self.groups.items()],
-            "self_check": self.self_check.to_json(),
-            "predicted_error": self.plan.criterion.get("predicted_divergence"),
-            "divergence": self.divergence,
-            "warnings": list(self.warnings),
-        }
 
 
 def trim(
@@ -159,6 +44,8 @@ def trim(
     remove: float | None = None,
     macs: float | None = None,
     size: float | None = None,
+    max_drop: float | None = None,
+    evaluation: Calibration | None = None,
     absolute: bool = False,
     repair: str | None = None,
     include: Sequence[str] = (),
@@ -170,9 +57,9 @@ def trim(
 ) -> TrimResult:
     """Remove units, to meet a budget or below two thresholds.
 
-    Give one of ``remove``, ``macs`` and ``size``, or both thresholds. A budget takes the units that
-    the next layers can make up for, as many from each group as the outputs bear; see
-    :mod:`.budget`.
+    Give one of ``remove``, ``macs``, ``size`` and ``max_drop``, or both thresholds. A budget takes
+    the units that the next layers can make up for, as many from each group as the outputs bear;
+    see :mod:`.planner`.
 
     Args:
         model: An ONNX file, or a torch module (then ``example_inputs`` are needed).
@@ -183,6 +70,8 @@ def trim(
         remove: Share of the parameters that leaves, between 0 and 1.
         macs: Share of the multiply-accumulates that stays.
         size: Bytes that the weights may have.
+        max_drop: Percentage points of accuracy that may be lost on ``evaluation``.
+        evaluation: Validation samples with ``labels``, for ``max_drop``.
         absolute: Compare the absolute value of the mean.
         repair: ``"mean"`` folds the means of what leaves into the next bias, ``"channel"`` solves
             the next layers anew by least squares, ``"sequential"`` also fits them one after
@@ -202,21 +91,29 @@ def trim(
             everything is frozen.
         SelfCheckError: The pruned model is not the masked original (a bug).
     """
-    budgets = [
-        Budget(kind, float(value))
-        for kind, value in (("remove", remove), ("macs", macs), ("size", size))
-        if value is not None
-    ]
+    budget_of = {"remove": remove, "macs": macs, "size": size, "max-drop": max_drop}
+    budgets = [Budget(kind, float(value)) for kind, value in budget_of.items() if value is not None]
     limits = Limits(tuple(include), tuple(exclude), align)
     if mean_below is None and std_below is None and len(budgets) == 1:
         require_repair(repair, BUDGET_REPAIRS)
+        if max_drop is not None and evaluation is None:
+            raise InputError("max_drop needs evaluation: validation samples with labels")
         with _as_file(model, example_inputs) as path:
             prepared, data = prepare(path, calibration)
             assert data is not None  # there are calibration data
-            plan, solver = plan_for(prepared, data, budgets[0], limits, progress)
-            return apply_plan(prepared, plan, budget_repair(repair, solver), data)
+            planner = Planner(prepared, data, limits, progress)
+            mender = budget_repair(repair, planner.solver)
+            if max_drop is None:
+                plan = planner.plan(budgets[0])
+            else:
+                assert evaluation is not None  # as checked
+                labelled = open_data(evaluation, prepared.inputs, need_labels=True)
+                plan = plan_within_drop(planner, prepared, labelled, max_drop, mender)
+            return apply_plan(prepared, plan, mender, data)
     if mean_below is None or std_below is None or budgets:
-        raise InputError("give both mean_below and std_below, or one of remove, macs and size")
+        raise InputError(
+            "give both mean_below and std_below, or one of remove, macs, size and max_drop"
+        )
     require_repair(repair, REPAIRS)
     criterion = Threshold(mean_below, std_below, absolute)
     with _as_file(model, example_inputs) as path:
@@ -229,6 +126,37 @@ def trim(
         require_removals(prepared, plan, statistics)
         folding = None if repair == "none" else MeanFolding(statistics)
         return apply_plan(prepared, plan, folding, data)
+
+
+def plan_within_drop(
+    planner: Planner,
+    prepared: Prepared,
+    labelled: DataSource,
+    points: float,
+    repair: Repair | None,
+) -> Plan:
+    """The plan that removes most and costs at most some accuracy on validation data.
+
+    Args:
+        planner: The global order, of which the longest prefix is searched.
+        prepared: The analysed model.
+        labelled: Validation samples with labels; not those that are reported on later.
+        points: Percentage points of accuracy that may be lost.
+        repair: The repair that the model will get.
+
+    Raises:
+        NothingToRemoveError: No unit can leave.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        small = Path(folder) / "small.onnx"
+
+        def accepts(model: ir.Model) -> bool:
+            save_model(model, small, check=False)
+            metrics, _ = compare_accuracy(prepared.path, small, labelled)
+            return bool(metrics["accuracy.top1.delta"].value >= -points)
+
+        about = {"kind": "max-drop", "value": points, "validation_sha256": labelled.sha256}
+        return planner.largest(accepts, repair, about)
 
 
 def require_repair(repair: str | None, known: Sequence[str]) -> None:
@@ -294,174 +222,3 @@ def require_removals(prepared: Prepared, plan: Plan, statistics: Statistics) -> 
         f" (smallest mean {min(means):.3g}, smallest standard deviation {min(stds):.3g});"
         f" raise --mean-below or --std-below{aligned}"
     )
-
-
-def apply_plan(
-    prepared: Prepared,
-    plan: Plan,
-    repair: Repair | None = None,
-    data: DataSource | None = None,
-    *,
-    deep: bool = True,
-) -> TrimResult:
-    """Repair, cut and check, stage by stage.
-
-    Args:
-        prepared: The analysed model.
-        plan: What leaves; an empty plan gives the normalised model.
-        repair: Makes the consumers do without what leaves; ``None`` leaves them as they are.
-        data: Calibration data, to measure the divergence of the outputs.
-        deep: Let the self-check compare every inner tensor, not only the outputs.
-
-    Raises:
-        InputError: The plan does not fit the model.
-        SelfCheckError: The pruned model is not the masked original.
-        WorkError: Surgery and plan disagree on the number of parameters.
-    """
-    original = prepared.analysis
-    analysis = first_analysis(original, plan.stages[0]) if plan.stages else original
-    cut = _Cut(original.model.clone(), SelfCheck(0.0, 0.0, 0), ())
-    if not plan.stages:
-        share_again(cut.model, original.normalised.copies)
-    kept: Kept = {}
-    for number, stage in enumerate(plan.stages):
-        if number:
-            analysis = analyse(remeasure(analysis.normalised, cut.model), stage.choices)
-        keep = stage.keep(analysis, "the plan")
-        is_last = number == len(plan.stages) - 1
-        cut = _cut(analysis, keep, repair, prepared.feeds, cut, deep=deep, share=is_last)
-        stays = positions(analysis, keep)
-        kept = kept_after(kept, stays)
-        if repair is not None:
-            repair = repair.cut(stays)
-    _describe(cut.model, prepared, plan)
-    groups = {group.name: Change(group.units, group.units) for group in original.groups}
-    groups |= {
-        removal.group: Change(removal.units, removal.units - len(removal.remove))
-        for removal in plan.removals
-    }
-    macs = analyse(remeasure(original.normalised, cut.model), {}).macs if plan.stages else None
-    return TrimResult(
-        cut.model,
-        plan,
-        prepared.path,
-        Change(original.parameters, count_parameters(cut.model)),
-        Change(_bytes_before(prepared), _initializer_bytes(cut.model)),
-        Change(original.macs, original.macs if macs is None else macs),
-        groups,
-        cut.check,
-        None if data is None else divergence(prepared, cut.model, data),
-        (*plan.warnings, *(f"not repaired: {text}" for text in cut.skipped), *_alarm(cut.check)),
-        prepared,
-        kept,
-    )
-
-
-def _alarm(check: SelfCheck) -> list[str]:
-    if check.effect <= ALARM:
-        return []
-    return [
-        f"the removal moves the outputs by {check.effect:.0%}: the model computes something else;"
-        " look at 'onnxtrim compare --eval' before you use it, or remove less"
-    ]
-
-
-@dataclass(frozen=True)
-class _Cut:
-    """A model after some stages, with what the self-checks saw and what could not be repaired."""
-
-    model: ir.Model
-    check: SelfCheck
-    skipped: tuple[str, ...]
-
-
-def _cut(
-    analysis: Analysis,
-    keep: Keep,
-    repair: Repair | None,
-    feeds: list[Feeds],
-    before: _Cut,
-    *,
-    deep: bool,
-    share: bool,
-) -> _Cut:
-    """One stage: repair the consumers, take the units out, check."""
-    repaired = Repaired(analysis.model) if repair is None else repair(analysis, keep)
-    pruned = remove_units(repaired.model, analysis, keep, repaired.new_biases)
-    expected = parameters_after(analysis, keep, repaired.new_biases)
-    found = count_parameters(pruned)
-    if expected != found:
-        raise WorkError(f"surgery left {found} parameters where the plan says {expected}")
-    if share:
-        share_again(pruned, analysis.normalised.copies)
-    forget_pages(repaired.model)
-    check = self_check(repaired.model, pruned, analysis, keep, feeds, deep=deep)
-    forget_pages(repaired.model)
-    forget_pages(pruned)
-    return _Cut(pruned, check.joined(before.check), (*before.skipped, *repaired.skipped))
-
-
-def _describe(model: ir.Model, prepared: Prepared, plan: Plan) -> None:
-    """Note in the model where it comes from; a gate refuses to test on its calibration data."""
-    from onnxtrim import __version__
-
-    model.metadata_props.update(
-        {
-            "onnxtrim.version": __version__,
-            "onnxtrim.original_sha256": prepared.sha256,
-            "onnxtrim.calibration_sha256": plan.data_sha256,
-            "onnxtrim.plan_sha256": plan.kept_hash(),
-        }
-    )
-
-
-def _bytes_before(prepared: Prepared) -> int:
-    """Bytes of the file's initializers, or of what its Constant nodes hold and make."""
-    stored = model_size(prepared.path).initializer_bytes
-    normalised = prepared.analysis.normalised
-    copies = sum(
-        value.const_value.nbytes
-        for name in normalised.copies
-        if (value := normalised.model.graph.initializers[name]).const_value is not None
-    )
-    made = _initializer_bytes(normalised.model) - copies
-    return stored if 2 * stored > made else made
-
-
-def _initializer_bytes(model: ir.Model) -> int:
-    return sum(
-        value.const_value.nbytes
-        for value in model.graph.initializers.values()
-        if value.const_value is not None
-    )
-
-
-def divergence(prepared: Prepared, pruned: ir.Model, data: DataSource) -> float | None:
-    """Mean squared difference of the outputs over the variance of the original's outputs.
-
-    Returns:
-        ``None`` if outputs overflow or are not numbers.
-    """
-    one = open_session(prepared.path, RunOptions())
-    other = open_session(model_bytes(pruned), RunOptions())
-    difference = total = squares = 0.0
-    count = 0
-    seen = 0
-    for batch in data.batches(64):
-        feeds: Feeds = batch.feeds
-        outputs = run(one, feeds, str(prepared.path)), run(other, feeds, "the pruned model")
-        for a, b in zip(*outputs, strict=True):
-            if not np.issubdtype(a.dtype, np.floating):
-                continue
-            x, y = a.astype(np.float64), b.astype(np.float64)
-            with np.errstate(over="ignore", invalid="ignore"):
-                difference += float(((x - y) ** 2).sum())
-                total += float(x.sum())
-                squares += float((x**2).sum())
-            count += x.size
-        seen += len(batch)
-        if seen >= DIVERGENCE_SAMPLES:
-            break
-    variance = squares - total * total / max(count, 1)
-    result = difference / variance if variance > 0 else difference
-    return result if np.isfinite(result) else None

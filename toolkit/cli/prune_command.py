@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from onnxtrim.bench.data import DataSource
-from onnxtrim.toolkit.budget import Budget, look, plan_for
+from onnxtrim.bench.data import open_data
+from onnxtrim.toolkit.apply import apply_plan
 from onnxtrim.toolkit.cli.common import (
     MODEL,
     check_output,
@@ -22,17 +22,23 @@ from onnxtrim.toolkit.cli.common import (
     with_json,
     with_shape,
 )
-from onnxtrim.toolkit.criteria import Threshold
+from onnxtrim.toolkit.cli.prune_choice import (
+    budget_of,
+    mender_of,
+    statistics_of,
+    thresholds_of,
+)
 from onnxtrim.toolkit.limits import Limits
 from onnxtrim.toolkit.plan import Plan, make_plan
-from onnxtrim.toolkit.prepare import Prepared, prepare
+from onnxtrim.toolkit.planner import Planner
+from onnxtrim.toolkit.prepare import prepare
 from onnxtrim.toolkit.repair import MeanFolding, Repair
-from onnxtrim.toolkit.statistics import Statistics, gather
+from onnxtrim.toolkit.statistics import Statistics
 from onnxtrim.toolkit.trim import (
     BUDGET_REPAIRS,
     REPAIRS,
-    apply_plan,
     budget_repair,
+    plan_within_drop,
     require_removals,
     require_repair,
 )
@@ -53,6 +59,18 @@ from onnxtrim.toolkit.trim import (
 @click.option("--remove", metavar="SHARE", help="Remove this share of the parameters, as 70%.")
 @click.option("--macs", metavar="SHARE", help="Keep this share of the multiply-accumulates.")
 @click.option("--size", metavar="BYTES", help="Let the weights have this size, as 2MB.")
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(min=0),
+    metavar="POINTS",
+    help="Remove as much as costs at most so many percentage points of accuracy on --eval.",
+)
+@click.option(
+    "--eval",
+    "evaluation",
+    metavar="NPZ|FOLDER|MODULE:FUNCTION",
+    help="Validation samples with labels, for --max-drop; not the data that you report on.",
+)
 @click.option("--mean-below", type=float, help="Threshold on a unit's mean.")
 @click.option("--std-below", type=float, help="Threshold on a unit's standard deviation.")
 @click.option("--absolute", is_flag=True, help="Compare |mean| (for activations that go negative).")
@@ -112,6 +130,8 @@ def command(
     remove: str | None,
     macs: str | None,
     size: str | None,
+    max_drop: float | None,
+    evaluation: str | None,
     mean_below: float | None,
     std_below: float | None,
     absolute: bool,
@@ -130,9 +150,9 @@ def command(
 ) -> None:
     """Remove units of MODEL, to meet a budget or below two thresholds.
 
-    A budget (--remove, --macs, --size) takes the units that the next layers can make up for, as
-    many from each group as the model's outputs bear, and repairs what reads them. Thresholds
-    remove the units whose mean and standard deviation after the activation are below.
+    A budget (--remove, --macs, --size, --max-drop) takes the units that the next layers can make
+    up for, as many from each group as the model's outputs bear, and repairs what reads them.
+    Thresholds remove the units whose mean and standard deviation after the activation are below.
 
     The result has smaller tensors, not masks, and is written only after it was shown to compute
     the same as the original with those units masked, on every inner tensor, and loads in ONNX
@@ -141,6 +161,7 @@ def command(
     \b
     Example:
       onnxtrim prune model.onnx --data calib.npz --remove 70% -o small.onnx
+      onnxtrim prune model.onnx --data calib.npz --max-drop 0.5 --eval val.npz -o small.onnx
       onnxtrim prune model.onnx --data calib.npz --mean-below 0.1 --std-below 0.4 -o small.onnx
       onnxtrim compare model.onnx small.onnx --eval test.npz
 
@@ -154,7 +175,9 @@ def command(
         if repair is not None:
             raise click.UsageError("give --repair or --no-repair, not both")
         repair = "none"
-    budget = _budget(remove, macs, size)
+    budget = budget_of(remove, macs, size, max_drop)
+    if (max_drop is None) != (evaluation is None):
+        raise click.UsageError("--max-drop and --eval go together")
     thresholds = mean_below, std_below
     limits = Limits(include, exclude, align)
     wanted = None
@@ -167,12 +190,13 @@ def command(
             raise click.UsageError("give --data or --stats, not both")
     elif budget is not None:
         if thresholds != (None, None) or stats is not None or data is None:
-            raise click.UsageError(f"--{budget.kind} goes with --data, and without thresholds")
+            raise click.UsageError("a budget goes with --data, and without thresholds")
         require_repair(repair, BUDGET_REPAIRS)
     else:
-        wanted = _wanted(data, stats, *thresholds, absolute)
+        wanted = thresholds_of(data, stats, *thresholds, absolute)
         require_repair(repair, REPAIRS)
-    inputs = (model, stats, applied, None if data is None else Path(data))
+    files = (Path(name) for name in (data, evaluation) if name is not None)
+    inputs = (model, stats, applied, *files)
     check_output(output, *inputs)
     check_output(plan, *inputs, output)
     loaded = None if stats is None else Statistics.load(stats)
@@ -184,17 +208,22 @@ def command(
     if budget is not None:
         assert source is not None  # it was asked for
         with progress_bar() as report:
-            chosen, solver = plan_for(prepared, source, budget, limits, report)
-        mender = budget_repair(repair, solver)
+            planner = Planner(prepared, source, limits, report)
+            mender = budget_repair(repair, planner.solver)
+            if evaluation is None:
+                chosen = planner.plan(budget)
+            else:
+                labelled = open_data(evaluation, prepared.inputs, need_labels=True)
+                chosen = plan_within_drop(planner, prepared, labelled, budget.value, mender)
     elif given is not None:
         chosen = given
         chosen.require(prepared.analysis, prepared.sha256, str(applied))
-        mender = _mender_of(chosen, prepared, source, loaded, stats, repair)
+        mender = mender_of(chosen, prepared, source, loaded, stats, repair)
         if mender is None and repair != "none":
             say("note: nothing is repaired; give --data or --stats for that")
     else:
         assert wanted is not None  # no budget, no plan
-        statistics = _statistics(prepared, source, loaded, stats)
+        statistics = statistics_of(prepared, source, loaded, stats)
         assert statistics is not None  # there are data or statistics
         chosen = make_plan(prepared.analysis, statistics, wanted, limits)
         require_removals(prepared, chosen, statistics)
@@ -214,64 +243,6 @@ def command(
     else:
         _print(value)
     say(f"written: {output}; next: onnxtrim compare {model} {output} --eval test.npz")
-
-
-def _budget(remove: str | None, macs: str | None, size: str | None) -> Budget | None:
-    given = {"remove": remove, "macs": macs, "size": size}
-    texts = {kind: text for kind, text in given.items() if text is not None}
-    if len(texts) > 1:
-        raise click.UsageError("give one of --remove, --macs and --size")
-    return next((Budget.parse(kind, text) for kind, text in texts.items()), None)
-
-
-def _mender_of(
-    plan: Plan,
-    prepared: Prepared,
-    source: DataSource | None,
-    loaded: Statistics | None,
-    path: Path | None,
-    repair: str | None,
-) -> Repair | None:
-    """The repair that fits a plan that was given, as far as there are data for it."""
-    if repair == "none":
-        return None
-    if plan.criterion.get("name") == "reconstruction":
-        require_repair(repair, BUDGET_REPAIRS)
-        if source is None:
-            return None
-        with progress_bar() as report:
-            return budget_repair(repair, look(prepared, source, report).solver)
-    require_repair(repair, REPAIRS)
-    statistics = _statistics(prepared, source, loaded, path)
-    return None if statistics is None else MeanFolding(statistics)
-
-
-def _wanted(
-    data: str | None,
-    stats: Path | None,
-    mean_below: float | None,
-    std_below: float | None,
-    absolute: bool,
-) -> Threshold:
-    if (data is None) == (stats is None):
-        raise click.UsageError("give either --data or --stats")
-    if mean_below is None or std_below is None:
-        raise click.UsageError(
-            "give a budget (--remove, --macs, --size), or --mean-below and --std-below, or a plan"
-            " with --apply"
-        )
-    return Threshold(mean_below, std_below, absolute)
-
-
-def _statistics(
-    prepared: Prepared, source: DataSource | None, loaded: Statistics | None, path: Path | None
-) -> Statistics | None:
-    if source is not None:
-        with progress_bar() as report:
-            return gather(prepared.analysis, source, prepared.sha256, progress=report)
-    if loaded is not None:
-        loaded.require(prepared.analysis, prepared.sha256, str(path))
-    return loaded
 
 
 def _report_plan(plan: Plan, model: Path, output: Path, as_json: bool) -> None:

@@ -1,0 +1,312 @@
+"""Apply a plan: repair, cut and check, stage by stage."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxtrim.bench.data import DataSource
+from onnxtrim.bench.errors import WorkError
+from onnxtrim.bench.session import RunOptions, open_session, run
+from onnxtrim.bench.size import model_size
+from onnxtrim.export.model_io import model_bytes, save_model
+from onnxtrim.toolkit.graph.analyse import analyse
+from onnxtrim.toolkit.graph.execute import forget_pages
+from onnxtrim.toolkit.graph.groups import Analysis
+from onnxtrim.toolkit.graph.normalise import remeasure
+from onnxtrim.toolkit.graph.selfcheck import SelfCheck, self_check
+from onnxtrim.toolkit.graph.surgery import (
+    Keep,
+    count_parameters,
+    parameters_after,
+    positions,
+    remove_units,
+    share_again,
+)
+from onnxtrim.toolkit.kept import Kept, kept_after
+from onnxtrim.toolkit.plan import Plan, first_analysis
+from onnxtrim.toolkit.prepare import Feeds, Prepared
+from onnxtrim.toolkit.repair import Repair, Repaired
+
+if TYPE_CHECKING:
+    import torch
+
+DIVERGENCE_SAMPLES = 256
+ALARM = 1.0  # change of an output, relative to its largest element
+
+
+@dataclass(frozen=True)
+class Change:
+    """A number of the original and of the pruned model."""
+
+    before: int
+    after: int
+
+    @property
+    def removed(self) -> float:
+        """Share that was removed."""
+        return 1 - self.after / self.before if self.before else 0.0
+
+    def to_json(self) -> dict[str, int]:
+        """The form in which it stands in results."""
+        return {"before": self.before, "after": self.after}
+
+
+@dataclass(frozen=True)
+class TrimResult:
+    """A pruned model that was shown to compute the same as the masked original.
+
+    Attributes:
+        model: The pruned model.
+        plan: What was removed.
+        source: File of the original.
+        parameters: Elements of float initializers.
+        bytes: Bytes of all initializers.
+        macs: Multiply-accumulates at batch 1.
+        groups: Number of units by group.
+        self_check: What the self-check saw.
+        divergence: Squared difference of the outputs over the variance of the original's, on the
+            first calibration samples; ``None`` without data, or where outputs overflow.
+        warnings: What the user should know.
+        prepared: The analysed original.
+        kept: Which positions of its tensors are left.
+    """
+
+    model: ir.Model = field(repr=False)
+    plan: Plan = field(repr=False)
+    source: Path
+    parameters: Change
+    bytes: Change
+    macs: Change
+    groups: Mapping[str, Change]
+    self_check: SelfCheck
+    divergence: float | None
+    warnings: tuple[str, ...]
+    prepared: Prepared = field(repr=False)
+    kept: Kept = field(repr=False)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model after checking it with onnx and ONNX Runtime, whole or not at all.
+
+        Raises:
+            InputError: The path is the original's, or can't be written.
+            WorkError: The written file is refused; nothing is left behind.
+        """
+        save_model(self.model, path, source=self.source)
+
+    def to_torch(
+        self, module: torch.nn.Module, example_inputs: Sequence[torch.Tensor] | None = None
+    ) -> torch.nn.Module:
+        """The same pruning in the torch module, to fine-tune it; see :mod:`.torch_bridge`.
+
+        Args:
+            module: What was exported; it stays as it is.
+            example_inputs: Inputs on which both are compared; the self-check's otherwise.
+
+        Raises:
+            InputError: The module can't be that small, or its own code hard-codes sizes.
+            MissingExtraError: torch is not installed.
+        """
+        from onnxtrim.toolkit.torch_bridge import write_back
+
+        return write_back(self, module, example_inputs)
+
+    def summary(self) -> str:
+        """Two lines for people."""
+        widths = ", ".join(f"{name} {c.before}→{c.after}" for name, c in self.groups.items())
+        return (
+            f"{self.parameters.before:,} → {self.parameters.after:,} parameters"
+            f" ({self.parameters.removed:.1%} removed),"
+            f" {self.macs.before:,} → {self.macs.after:,} MACs\n{widths}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers, without the model."""
+        return {
+            "parameters": self.parameters.to_json(),
+            "bytes": self.bytes.to_json(),
+            "macs": self.macs.to_json(),
+            "removed": self.parameters.removed,
+            "groups": [{"name": name, **c.to_json()} for name, c in self.groups.items()],
+            "self_check": self.self_check.to_json(),
+            "predicted_error": self.plan.criterion.get("predicted_divergence"),
+            "divergence": self.divergence,
+            "warnings": list(self.warnings),
+        }
+
+
+def apply_plan(
+    prepared: Prepared,
+    plan: Plan,
+    repair: Repair | None = None,
+    data: DataSource | None = None,
+    *,
+    deep: bool = True,
+) -> TrimResult:
+    """Repair, cut and check, stage by stage.
+
+    Args:
+        prepared: The analysed model.
+        plan: What leaves; an empty plan gives the normalised model.
+        repair: Makes the consumers do without what leaves; ``None`` leaves them as they are.
+        data: Calibration data, to measure the divergence of the outputs.
+        deep: Let the self-check compare every inner tensor, not only the outputs.
+
+    Raises:
+        InputError: The plan does not fit the model.
+        SelfCheckError: The pruned model is not the masked original.
+        WorkError: Surgery and plan disagree on the number of parameters.
+    """
+    original = prepared.analysis
+    analysis = first_analysis(original, plan.stages[0]) if plan.stages else original
+    cut = _Cut(original.model.clone(), SelfCheck(0.0, 0.0, 0), ())
+    if not plan.stages:
+        share_again(cut.model, original.normalised.copies)
+    kept: Kept = {}
+    for number, stage in enumerate(plan.stages):
+        if number:
+            analysis = analyse(remeasure(analysis.normalised, cut.model), stage.choices)
+        keep = stage.keep(analysis, "the plan")
+        is_last = number == len(plan.stages) - 1
+        cut = _cut(analysis, keep, repair, prepared.feeds, cut, deep=deep, share=is_last)
+        stays = positions(analysis, keep)
+        kept = kept_after(kept, stays)
+        if repair is not None:
+            repair = repair.cut(stays)
+    _describe(cut.model, prepared, plan)
+    groups = {group.name: Change(group.units, group.units) for group in original.groups}
+    groups |= {
+        removal.group: Change(removal.units, removal.units - len(removal.remove))
+        for removal in plan.removals
+    }
+    macs = analyse(remeasure(original.normalised, cut.model), {}).macs if plan.stages else None
+    return TrimResult(
+        cut.model,
+        plan,
+        prepared.path,
+        Change(original.parameters, count_parameters(cut.model)),
+        Change(_bytes_before(prepared), _initializer_bytes(cut.model)),
+        Change(original.macs, original.macs if macs is None else macs),
+        groups,
+        cut.check,
+        None if data is None else divergence(prepared, cut.model, data),
+        (*plan.warnings, *(f"not repaired: {text}" for text in cut.skipped), *_alarm(cut.check)),
+        prepared,
+        kept,
+    )
+
+
+def _alarm(check: SelfCheck) -> list[str]:
+    if check.effect <= ALARM:
+        return []
+    return [
+        f"the removal moves the outputs by {check.effect:.0%}: the model computes something else;"
+        " look at 'onnxtrim compare --eval' before you use it, or remove less"
+    ]
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A model after some stages, with what the self-checks saw and what could not be repaired."""
+
+    model: ir.Model
+    check: SelfCheck
+    skipped: tuple[str, ...]
+
+
+def _cut(
+    analysis: Analysis,
+    keep: Keep,
+    repair: Repair | None,
+    feeds: list[Feeds],
+    before: _Cut,
+    *,
+    deep: bool,
+    share: bool,
+) -> _Cut:
+    """One stage: repair the consumers, take the units out, check."""
+    repaired = Repaired(analysis.model) if repair is None else repair(analysis, keep)
+    pruned = remove_units(repaired.model, analysis, keep, repaired.new_biases)
+    expected = parameters_after(analysis, keep, repaired.new_biases)
+    found = count_parameters(pruned)
+    if expected != found:
+        raise WorkError(f"surgery left {found} parameters where the plan says {expected}")
+    if share:
+        share_again(pruned, analysis.normalised.copies)
+    forget_pages(repaired.model)
+    check = self_check(repaired.model, pruned, analysis, keep, feeds, deep=deep)
+    forget_pages(repaired.model)
+    forget_pages(pruned)
+    return _Cut(pruned, check.joined(before.check), (*before.skipped, *repaired.skipped))
+
+
+def _describe(model: ir.Model, prepared: Prepared, plan: Plan) -> None:
+    """Note in the model where it comes from; a gate refuses to test on its calibration data."""
+    from onnxtrim import __version__
+
+    model.metadata_props.update(
+        {
+            "onnxtrim.version": __version__,
+            "onnxtrim.original_sha256": prepared.sha256,
+            "onnxtrim.calibration_sha256": plan.data_sha256,
+            "onnxtrim.plan_sha256": plan.kept_hash(),
+        }
+    )
+
+
+def _bytes_before(prepared: Prepared) -> int:
+    """Bytes of the file's initializers, or of what its Constant nodes hold and make."""
+    stored = model_size(prepared.path).initializer_bytes
+    normalised = prepared.analysis.normalised
+    copies = sum(
+        value.const_value.nbytes
+        for name in normalised.copies
+        if (value := normalised.model.graph.initializers[name]).const_value is not None
+    )
+    made = _initializer_bytes(normalised.model) - copies
+    return stored if 2 * stored > made else made
+
+
+def _initializer_bytes(model: ir.Model) -> int:
+    return sum(
+        value.const_value.nbytes
+        for value in model.graph.initializers.values()
+        if value.const_value is not None
+    )
+
+
+def divergence(prepared: Prepared, pruned: ir.Model, data: DataSource) -> float | None:
+    """Mean squared difference of the outputs over the variance of the original's outputs.
+
+    Returns:
+        ``None`` if outputs overflow or are not numbers.
+    """
+    one = open_session(prepared.path, RunOptions())
+    other = open_session(model_bytes(pruned), RunOptions())
+    difference = total = squares = 0.0
+    count = 0
+    seen = 0
+    for batch in data.batches(64):
+        feeds: Feeds = batch.feeds
+        outputs = run(one, feeds, str(prepared.path)), run(other, feeds, "the pruned model")
+        for a, b in zip(*outputs, strict=True):
+            if not np.issubdtype(a.dtype, np.floating):
+                continue
+            x, y = a.astype(np.float64), b.astype(np.float64)
+            with np.errstate(over="ignore", invalid="ignore"):
+                difference += float(((x - y) ** 2).sum())
+                total += float(x.sum())
+                squares += float((x**2).sum())
+            count += x.size
+        seen += len(batch)
+        if seen >= DIVERGENCE_SAMPLES:
+            break
+    variance = squares - total * total / max(count, 1)
+    result = difference / variance if variance > 0 else difference
+    return result if np.isfinite(result) else None

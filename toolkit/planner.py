@@ -1,0 +1,248 @@
+"""From a budget to a plan: order the units, allocate, and cut the global order where it is met."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxtrim.bench.data import DataSource
+from onnxtrim.bench.errors import NothingToRemoveError
+from onnxtrim.toolkit.allocation import Divergence, global_order, measure_curves
+from onnxtrim.toolkit.budget import Budget
+from onnxtrim.toolkit.graph.execute import Feeds
+from onnxtrim.toolkit.graph.surgery import Keep, parameters_after, remove_units
+from onnxtrim.toolkit.least_squares import LeastSquares
+from onnxtrim.toolkit.limits import Limits
+from onnxtrim.toolkit.plan import Plan, Removal, Stage
+from onnxtrim.toolkit.prepare import Prepared
+from onnxtrim.toolkit.reconstruction import order_units
+from onnxtrim.toolkit.repair import Repair, Repaired
+from onnxtrim.toolkit.second_moments import Moments, gather_halves, merge_halves
+from onnxtrim.toolkit.statistics import Progress
+
+JUDGED = 256
+"""Calibration samples, of those that no fit saw, on which divergences are measured."""
+
+FITTED = 1024
+"""Calibration samples that the sequential repair looks at."""
+
+BATCH = 64
+"""Samples per run; every second batch is for judging."""
+
+FEW = 64
+"""Calibration samples below which a warning is due."""
+
+ALARM = 0.6
+"""Share of what can be removed above which accuracy tends to collapse."""
+
+
+class Planner:
+    """Orders, curves and the global order of a model, found once; any budget is a prefix.
+
+    Args:
+        prepared: The analysed model.
+        data: Calibration data; labels are not used.
+        limits: Which groups may lose units.
+        progress: Called with a word, how much is done and how much there is.
+
+    Attributes:
+        solver: The repair that goes with the plans.
+
+    Raises:
+        InputError: The data don't fit the model, or a glob matches nothing.
+        NothingToRemoveError: Nothing can be removed.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        data: DataSource,
+        limits: Limits | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        analysis = prepared.analysis
+        self._prepared, self._data, self._limits = prepared, data, limits or Limits()
+        self._limits.check(analysis)
+        allowed = [group for group in analysis.groups if self._limits.allows(analysis, group)]
+        seen = look(prepared, data, progress)
+        self.solver = seen.solver
+        self._progress = progress
+        self._orders = order_units(analysis, seen.solver.moments)
+        divergence = Divergence(analysis.model, seen.judged)
+        self._curves = measure_curves(
+            analysis, allowed, self._orders, seen.half, divergence, progress
+        )
+        self._steps = global_order(analysis, self._curves, allowed)
+        if not self._steps:
+            raise NothingToRemoveError(
+                f"{prepared.path}: nothing can be removed; 'onnxtrim inspect' says why"
+            )
+
+    def plan(self, budget: Budget) -> Plan:
+        """The shortest prefix of the global order that meets a budget.
+
+        Raises:
+            NothingToRemoveError: It can't be met, or is met already.
+        """
+        analysis = self._prepared.analysis
+        target = budget.target(analysis)
+        least = budget.spent(analysis, self._keep(len(self._steps)))
+        if least > target:
+            raise NothingToRemoveError(budget.refusal(analysis, least))
+        low, high = 0, len(self._steps)
+        while low < high:
+            middle = (low + high) // 2
+            if budget.spent(analysis, self._keep(middle)) <= target:
+                high = middle
+            else:
+                low = middle + 1
+        if low == 0:
+            raise NothingToRemoveError("the model is within the budget as it is")
+        return self._plan(self._keep(low), budget.to_json())
+
+    def largest(
+        self,
+        accepts: Callable[[ir.Model], bool],
+        repair: Repair | None,
+        about: Mapping[str, object],
+    ) -> Plan:
+        """The longest prefix of the global order whose repaired model is accepted, by bisection.
+
+        Args:
+            accepts: Whether a pruned and repaired model is good enough.
+            repair: The repair that it will get.
+            about: What is asked for, for the plan.
+
+        Raises:
+            NothingToRemoveError: Even the first units are too many.
+        """
+        analysis = self._prepared.analysis
+        low, high = 0, len(self._steps)
+        tries = high.bit_length()
+        while low < high:
+            if self._progress is not None:
+                self._progress("search", tries - (high - low).bit_length(), tries)
+            middle = (low + high + 1) // 2
+            keep = self._keep(middle)
+            repaired = Repaired(analysis.model) if repair is None else repair(analysis, keep)
+            if accepts(remove_units(repaired.model, analysis, keep, repaired.new_biases)):
+                low = middle
+            else:
+                high = middle - 1
+        keep = self._keep(low)
+        if not keep:
+            raise NothingToRemoveError(
+                f"{self._prepared.path}: no unit can leave within what was asked for"
+            )
+        return self._plan(keep, about)
+
+    def _keep(self, count: int) -> Keep:
+        taken: dict[str, int] = {}
+        for name, units in self._steps[:count]:
+            taken[name] = taken.get(name, 0) + units
+        removals = {name: self._orders[name][:units] for name, units in taken.items()}
+        return self._limits.keep(self._prepared.analysis, removals)
+
+    def _plan(self, keep: Keep, about: Mapping[str, object]) -> Plan:
+        analysis = self._prepared.analysis
+        removals, predicted = [], {}
+        for group in analysis.groups:
+            mask = keep.get(group.name)
+            if mask is None:
+                continue
+            tensor, axis = next(iter(group.slices))
+            gone = tuple(int(unit) for unit in self._orders[group.name] if not mask[unit])
+            removals.append(Removal(group.name, tensor, axis, group.units, gone))
+            predicted[group.name] = float(self._curves[group.name][len(gone)])
+        criterion = {
+            "name": "reconstruction",
+            "budget": dict(about),
+            "predicted_divergence": float(np.sum(list(predicted.values()))),
+            "predicted_by_group": predicted,
+        }
+        return Plan(
+            self._prepared.sha256,
+            self._data.sha256,
+            criterion,
+            (Stage(dict(analysis.choices), tuple(removals)),) if removals else (),
+            self._limits,
+            tuple(self._warnings(keep)),
+            {name: array.shape for name, array in analysis.normalised.feeds.items()},
+        )
+
+    def _warnings(self, keep: Keep) -> list[str]:
+        analysis, warnings = self._prepared.analysis, []
+        samples = self._data.samples or 0
+        widest = max((group.units for group in analysis.groups), default=0)
+        rows = min((found.count for found in self.solver.moments.values()), default=0)
+        if samples < FEW or rows < widest:
+            warnings.append(
+                f"{samples} calibration samples are few for {widest} units: what was fitted may not"
+                " hold on other data; give more"
+            )
+        share = 1 - parameters_after(analysis, keep) / max(analysis.parameters, 1)
+        prunable = analysis.prunable_parameters / max(analysis.parameters, 1)
+        if ALARM * prunable < share < ALARM:
+            warnings.append(
+                f"this takes {share / prunable:.0%} of the weights that can be pruned, because the"
+                " rest is frozen; look at the accuracy before you use it"
+            )
+        return warnings
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen of the calibration data.
+
+    Attributes:
+        half: Second moments of the half that fits are tried on.
+        judged: Samples of the other half.
+        solver: The repair, from all samples.
+    """
+
+    half: Moments
+    judged: list[Feeds]
+    solver: LeastSquares
+
+
+def look(prepared: Prepared, data: DataSource, progress: Progress | None = None) -> Seen:
+    """Go through the calibration data once.
+
+    Raises:
+        InputError: The data don't fit the model.
+    """
+    analysis = prepared.analysis
+    points = dict.fromkeys(
+        ref for group in analysis.groups for ref in group.consumer_inputs() if ref in group.slices
+    )
+    # Small sets are cut finer, so that both halves get some.
+    size = BATCH if data.samples is None else max(1, min(BATCH, data.samples // 8))
+    half, other = gather_halves(analysis, list(points), data, size, progress)
+    batches = _batches(data, max(JUDGED * 2, FITTED), size)
+    solver = LeastSquares(merge_halves(half, other), _first(batches, FITTED), progress)
+    return Seen(half, _first(batches[1::2] or batches, JUDGED), solver)
+
+
+def _batches(data: DataSource, count: int, size: int) -> list[Feeds]:
+    found: list[Feeds] = []
+    seen = 0
+    for batch in data.batches(size):
+        found.append(batch.feeds)
+        seen += len(batch)
+        if seen >= count:
+            break
+    return found
+
+
+def _first(batches: Sequence[Feeds], count: int) -> list[Feeds]:
+    found: list[Feeds] = []
+    seen = 0
+    for feeds in batches:
+        if seen >= count:
+            break
+        found.append(feeds)
+        seen += len(next(iter(feeds.values())))
+    return found
