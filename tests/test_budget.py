@@ -17,6 +17,7 @@ import onnxtrim
 from onnxtrim.bench.data import DataSource
 from onnxtrim.bench.session import RunOptions, open_session
 from onnxtrim.export.model_io import model_bytes
+from onnxtrim.toolkit import second_moments
 from onnxtrim.toolkit.allocation import Divergence, global_order
 from onnxtrim.toolkit.apply import TrimResult
 from onnxtrim.toolkit.budget import Budget
@@ -250,6 +251,19 @@ def test_few_samples_are_told(tmp_path: Path) -> None:
         tmp_path / "mlp.onnx", {"x": normal(9, *shape_of("mlp", tmp_path))}, remove=0.3
     )
     assert any("9 calibration samples are few" in text for text in result.warnings)
+
+
+def test_wide_axes_do_without_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the criterion is the output error, and the repair folds means."""
+    x = {"x": calibration("residual", tmp_path)}
+    path = tmp_path / "residual.onnx"
+    every_pair = onnxtrim.trim(path, x, remove=0.3, repair="channel")
+    monkeypatch.setattr(second_moments, "WIDE", 5)
+    only_variances = onnxtrim.trim(path, x, remove=0.3, repair="channel")
+    assert only_variances.parameters.after <= 0.72 * only_variances.parameters.before
+    assert every_pair.divergence is not None
+    assert only_variances.divergence is not None
+    assert every_pair.divergence < only_variances.divergence
 
 
 # --- the command --------------------------------------------------------------------------------

@@ -37,8 +37,9 @@ class Term:
     """What one reader loses.
 
     Attributes:
-        moments: G at its input, (positions, positions).
-        products: ``W Wᵀ`` over outputs and taps, (positions, positions).
+        moments: G at its input, (positions, positions), or its diagonal.
+        products: ``W Wᵀ`` over outputs and taps, (positions, positions), or its diagonal. With
+            diagonals nothing makes up for what leaves.
         units: The unit at each position, -1 for none.
         weight: 1 / E‖y‖² of the reader, so that readers of different size compare.
     """
@@ -60,7 +61,7 @@ def eliminate(terms: Sequence[Term], count: int) -> tuple[Index, Vector]:
         The units, the one to remove first at the front, and the error curve: entry k is the
         summed relative error of the readers after the first k + 1 units left.
     """
-    states = [_State(term) for term in terms]
+    states = [_State(term) if term.moments.ndim == 2 else _Diagonal(term) for term in terms]
     order: list[int] = []
     errors: list[float] = []
     alive = np.ones(count, np.bool_)
@@ -80,6 +81,22 @@ def eliminate(terms: Sequence[Term], count: int) -> tuple[Index, Vector]:
         for state in states:
             state.remove(chosen)
     return np.asarray(order, np.int64), np.asarray(errors)
+
+
+class _Diagonal:
+    """A reader of which only variances are known: its terms add up."""
+
+    def __init__(self, term: Term) -> None:
+        own = term.units >= 0
+        cost = term.weight * term.moments[own] * term.products[own]
+        self.by_unit = np.bincount(term.units[own], cost)
+
+    def costs(self, count: int) -> Vector:
+        """What each unit costs."""
+        return np.pad(self.by_unit, (0, count - len(self.by_unit)))
+
+    def remove(self, chosen: Index) -> None:
+        """The others cost the same."""
 
 
 class _State:

@@ -89,7 +89,10 @@ def _repair(
     blocks, shifts = [], []
     for at, weight in reader.blocks(result.model):
         stay, gone = np.flatnonzero(mask[at]), np.flatnonzero(~mask[at])
-        follow = regress(gram[np.ix_(at, at)], stay, gone)
+        if gram.ndim == 2:
+            follow = regress(gram[np.ix_(at, at)], stay, gone)
+        else:  # only the means are known
+            follow = np.zeros((len(gone), len(stay)))
         new = np.zeros_like(weight)
         new[stay] = weight[stay] + follow.T @ weight[gone]
         blocks.append((at, new))

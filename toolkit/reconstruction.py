@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from onnxtrim.toolkit.elimination import Term, eliminate
+from onnxtrim.toolkit.elimination import Matrix, Term, eliminate
 from onnxtrim.toolkit.graph.groups import Analysis, Group
 from onnxtrim.toolkit.graph.labels import AxisRef, Index
 from onnxtrim.toolkit.readers import Reader, find_readers
@@ -43,19 +43,24 @@ def _terms(
         solvable.add(reader.point)
         found = moments[reader.point]
         gram = found.uncentred if reader.padded else found.covariance
-        blocks = [(at, weight @ weight.T) for at, weight in reader.blocks(analysis.model)]
-        energy = sum(float((gram[np.ix_(at, at)] * products).sum()) for at, products in blocks)
-        for at, products in blocks:
+        blocks = [
+            (at, _part(gram, at), weight @ weight.T if gram.ndim == 2 else (weight**2).sum(1))
+            for at, weight in reader.blocks(analysis.model)
+        ]
+        energy = sum(float((part * products).sum()) for _, part, products in blocks)
+        for at, part, products in blocks:
             units = group.slices[reader.point][at]
             if (units >= 0).any():
-                terms.append(
-                    Term(gram[np.ix_(at, at)], products, units, 1 / energy if energy > 0 else 0.0)
-                )
+                terms.append(Term(part, products, units, 1 / energy if energy > 0 else 0.0))
     for ref in group.consumer_inputs():
         if ref in group.slices and ref not in solvable:  # nothing makes up for what leaves here
-            spread = np.diag(np.diag(moments[ref].covariance))
-            energy = float(np.trace(spread))
-            identity = np.eye(len(spread))
+            spread = moments[ref].covariance
+            spread = np.diag(spread) if spread.ndim == 2 else spread
+            energy = float(spread.sum())
             weight = 1 / energy if energy > 0 else 0.0
-            terms.append(Term(spread, identity, group.slices[ref], weight))
+            terms.append(Term(spread, np.ones(len(spread)), group.slices[ref], weight))
     return terms
+
+
+def _part(gram: Matrix, at: Index) -> Matrix:
+    return gram[np.ix_(at, at)] if gram.ndim == 2 else gram[at]

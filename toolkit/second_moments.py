@@ -27,6 +27,9 @@ Moments = dict[AxisRef, "SecondMoments"]
 Matrix = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
+WIDE = 4096
+"""Longest axis of which every pair is looked at; of longer ones only the variances are taken."""
+
 ROWS = 400_000
 """Most rows per tensor that are wanted; more change nothing that a repair can use."""
 
@@ -38,7 +41,8 @@ class SecondMoments:
     Attributes:
         count: Rows seen.
         mean: Mean of each position.
-        comoment: Sum over the rows of the products of deviations from the mean.
+        comoment: Sum over the rows of the products of deviations from the mean; of a wide axis
+            only the diagonal, as a vector.
     """
 
     count: int
@@ -47,21 +51,25 @@ class SecondMoments:
 
     @property
     def covariance(self) -> Matrix:
-        """Population covariance."""
+        """Population covariance; a vector of variances if that is all that is known."""
         return self.comoment / self.count
 
     @property
     def uncentred(self) -> Matrix:
-        """``E[x xᵀ]``."""
-        return self.covariance + np.outer(self.mean, self.mean)
+        """``E[x xᵀ]``, or its diagonal."""
+        return self.covariance + _square(self.mean, self.comoment.ndim)
 
     def merge(self, other: SecondMoments) -> SecondMoments:
         """Moments of both data sets together (Chan, Golub, LeVeque 1983)."""
         count = self.count + other.count
         delta = other.mean - self.mean
-        between = np.outer(delta, delta) * (self.count * other.count / count)
+        between = _square(delta, self.comoment.ndim) * (self.count * other.count / count)
         mean = self.mean + delta * (other.count / count)
         return SecondMoments(count, mean, self.comoment + other.comoment + between)
+
+
+def _square(vector: Vector, ndim: int) -> Matrix:
+    return np.outer(vector, vector) if ndim == 2 else vector**2
 
 
 class MomentsProbe:
@@ -121,7 +129,7 @@ class MomentsProbe:
             products, total, shape = (np.asarray(next(found), np.float64) for _ in range(3))
             count = int(shape[0])
             mean = total / count
-            comoment = products - np.outer(total, mean)
+            comoment = products - (np.outer(total, mean) if products.ndim == 2 else total * mean)
             result[ref] = SecondMoments(count, shift + mean, comoment)
         return result
 
@@ -156,11 +164,18 @@ def _append(
         end = constant("end", [np.iinfo(np.int64).max])
         rows = op("Slice", rows, first, end, constant("axes", [0]), step)
     rows = op("Sub", rows, feed("shift", ir.DataType.FLOAT, size))
-    products = op("MatMul", op("Transpose", rows, perm=[1, 0]), rows)
-    if opset >= 13:  # ReduceSum takes an operand
-        total = op("ReduceSum", rows, constant("over", [0]), keepdims=0)
+    over = constant("over", [0])
+
+    def summed(values: ir.Value) -> ir.Value:
+        if opset >= 13:  # ReduceSum takes an operand
+            return op("ReduceSum", values, over, keepdims=0)
+        return op("ReduceSum", values, axes=[0], keepdims=0)
+
+    total = summed(rows)
+    if size <= WIDE:
+        products = op("MatMul", op("Transpose", rows, perm=[1, 0]), rows)
     else:
-        total = op("ReduceSum", rows, axes=[0], keepdims=0)
+        products = summed(op("Mul", rows, rows))
     for name, output in (("products", products), ("total", total), ("shape", op("Shape", rows))):
         output.name = f"onnxtrim.{name}.out/{number}"
         graph.outputs.append(output)
