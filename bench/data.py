@@ -170,7 +170,7 @@ class _Function(DataSource):
         self, module: str, function: str, inputs: Sequence[InputSpec], need_labels: bool
     ) -> None:
         super().__init__(f"{module}:{function}", inputs, None)
-        self._call = _import_function(module, function)
+        self._call = import_function(module, function)
         self._need_labels = need_labels
         self._sha256: str | None = None
         for batch in self._blocks(1):  # so that unfit data is told before any work
@@ -217,7 +217,12 @@ class _Function(DataSource):
             ) from error
 
 
-def _import_function(module: str, function: str) -> Callable[[], Any]:
+def import_function(module: str, function: str) -> Callable[..., Any]:
+    """A function of the user's, also from the current folder.
+
+    Raises:
+        InputError: There is none.
+    """
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:

@@ -23,6 +23,7 @@ from onnxtrim.toolkit.apply import TrimResult
 from onnxtrim.toolkit.budget import Budget
 from onnxtrim.toolkit.graph.surgery import remove_units
 from onnxtrim.toolkit.least_squares import repair_channels
+from onnxtrim.toolkit.orders import CRITERIA, Sight, order_units
 from onnxtrim.toolkit.planner import Planner, look
 from onnxtrim.toolkit.prepare import Prepared, prepare
 from onnxtrim.toolkit.second_moments import SecondMoments, gather_halves
@@ -264,6 +265,58 @@ def test_wide_axes_do_without_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert every_pair.divergence is not None
     assert only_variances.divergence is not None
     assert every_pair.divergence < only_variances.divergence
+
+
+def by_size_of_first_weight(sight: Sight) -> Array:
+    """A criterion of a user's own."""
+    return np.arange(sight.group.units)
+
+
+def scalar(sight: Sight) -> float:
+    """A wrong one."""
+    return 0.0
+
+
+def test_criteria(tmp_path: Path) -> None:
+    x = {"x": calibration("residual", tmp_path)}
+    path = tmp_path / "residual.onnx"
+    own = f"{__name__}:by_size_of_first_weight"
+    found = {
+        name: onnxtrim.trim(path, x, remove=0.4, criterion=name, repair="channel")
+        for name in ("reconstruction", *CRITERIA, own)
+    }
+    for name, result in found.items():
+        assert result.plan.criterion["name"] == name
+        assert result.parameters.removed > 0.38
+    first = next(iter(found[own].plan.removals))
+    assert first.remove == tuple(range(len(first.remove)))
+    best = found["reconstruction"].divergence
+    assert best is not None
+    assert best < (found["random"].divergence or 0.0)
+    for wrong, says in ((f"{__name__}:scalar", "finite numbers"), ("best", "must be one of")):
+        with pytest.raises(onnxtrim.InputError, match=says):
+            onnxtrim.trim(path, x, remove=0.4, criterion=wrong)
+
+
+def test_the_orders_of_simple_criteria(tmp_path: Path) -> None:
+    net, data = redundant(tmp_path, "gemm")
+    (group,) = net.analysis.groups
+    seen = look(net, data)
+    weights = {
+        name: value.const_value.numpy().astype(np.float64)
+        for name, value in net.analysis.model.graph.initializers.items()
+        if value.const_value is not None
+    }
+    (found,) = seen.solver.moments.values()
+    spread = np.diag(found.covariance)
+    want = {
+        "variance": spread,
+        "output-error": spread * (weights["fc2.weight"] ** 2).sum(axis=0),
+        "magnitude": (weights["fc1.weight"] ** 2).sum(axis=1),
+    }
+    for name, scores in want.items():
+        order = order_units(net.analysis, seen.solver.moments, name)[group.name]
+        assert order.tolist() == np.argsort(scores, kind="stable").tolist(), name
 
 
 # --- the command --------------------------------------------------------------------------------

@@ -285,7 +285,7 @@ def divergence(prepared: Prepared, pruned: ir.Model, data: DataSource) -> float 
     """Mean squared difference of the outputs over the variance of the original's outputs.
 
     Returns:
-        ``None`` if outputs overflow or are not numbers.
+        ``None`` if outputs overflow, are not numbers, or have another shape.
     """
     one = open_session(prepared.path, RunOptions())
     other = open_session(model_bytes(pruned), RunOptions())
@@ -298,6 +298,8 @@ def divergence(prepared: Prepared, pruned: ir.Model, data: DataSource) -> float 
         for a, b in zip(*outputs, strict=True):
             if not np.issubdtype(a.dtype, np.floating):
                 continue
+            if a.shape != b.shape:  # of a size that depends on the values
+                return None
             x, y = a.astype(np.float64), b.astype(np.float64)
             with np.errstate(over="ignore", invalid="ignore"):
                 difference += float(((x - y) ** 2).sum())

@@ -51,7 +51,7 @@ class Budget:
             if found is None:
                 raise InputError(f"--size {text!r}: give bytes such as 2MB, 500KB or 1.5MiB")
             return cls(kind, float(found[1]) * _UNITS[found[2]])
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", text)
+        found = re.fullmatch(r"\s*(\d*\.?\d+)\s*(%?)\s*", text)
         if found is None:
             raise InputError(f"--{kind} {text!r}: give a share such as 70% or 0.7")
         return cls(kind, float(found[1]) / (100 if found[2] else 1))

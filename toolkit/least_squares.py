@@ -84,8 +84,7 @@ def _repair(
     result: Repaired, reader: Reader, mask: NDArray[np.bool_], moments: SecondMoments
 ) -> Vector | None:
     """Change the weight; returns what is to be added to the output."""
-    centred = not reader.padded and reader.operator in ("Conv", "Gemm", "MatMul")
-    gram = moments.covariance if centred else moments.uncentred
+    gram = moments.covariance if reader.centred else moments.uncentred
     blocks, shifts = [], []
     for at, weight in reader.blocks(result.model):
         stay, gone = np.flatnonzero(mask[at]), np.flatnonzero(~mask[at])
@@ -96,18 +95,12 @@ def _repair(
         new = np.zeros_like(weight)
         new[stay] = weight[stay] + follow.T @ weight[gone]
         blocks.append((at, new))
-        mean = moments.mean[at]
-        rest = (mean[gone] - follow @ mean[stay]) @ weight[gone]
-        outputs = weight.shape[1] if reader.is_dense else _outputs(reader, result, weight)
-        shifts.append(rest.reshape(outputs, -1).sum(axis=1))
+        if reader.centred:
+            mean = moments.mean[at]
+            rest = (mean[gone] - follow @ mean[stay]) @ weight[gone]
+            shifts.append(rest.reshape(reader.outputs // reader.groups, -1).sum(axis=1))
     reader.set_blocks(result.model, blocks)
-    return np.concatenate(shifts) if centred else None
-
-
-def _outputs(reader: Reader, result: Repaired, weight: Matrix) -> int:
-    tensor = result.model.graph.initializers[reader.weight].const_value
-    assert tensor is not None
-    return int(tensor.shape[0]) // reader.groups  # type: ignore[arg-type]
+    return np.concatenate(shifts) if reader.centred else None
 
 
 def regress(gram: Matrix, stay: NDArray[np.int64], gone: NDArray[np.int64]) -> Matrix:

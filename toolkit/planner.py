@@ -16,9 +16,9 @@ from onnxtrim.toolkit.graph.execute import Feeds
 from onnxtrim.toolkit.graph.surgery import Keep, parameters_after, remove_units
 from onnxtrim.toolkit.least_squares import LeastSquares
 from onnxtrim.toolkit.limits import Limits
+from onnxtrim.toolkit.orders import DEFAULT, find_criterion, order_units
 from onnxtrim.toolkit.plan import Plan, Removal, Stage
 from onnxtrim.toolkit.prepare import Prepared
-from onnxtrim.toolkit.reconstruction import order_units
 from onnxtrim.toolkit.repair import Repair, Repaired
 from onnxtrim.toolkit.second_moments import Moments, gather_halves, merge_halves
 from onnxtrim.toolkit.statistics import Progress
@@ -46,6 +46,7 @@ class Planner:
         prepared: The analysed model.
         data: Calibration data; labels are not used.
         limits: Which groups may lose units.
+        criterion: In which order units leave, see :mod:`.orders`.
         progress: Called with a word, how much is done and how much there is.
 
     Attributes:
@@ -61,25 +62,31 @@ class Planner:
         prepared: Prepared,
         data: DataSource,
         limits: Limits | None = None,
+        criterion: str = DEFAULT,
         progress: Progress | None = None,
     ) -> None:
         analysis = prepared.analysis
         self._prepared, self._data, self._limits = prepared, data, limits or Limits()
         self._limits.check(analysis)
+        self._criterion = criterion
+        if criterion != DEFAULT:
+            find_criterion(criterion)  # before any work
         allowed = [group for group in analysis.groups if self._limits.allows(analysis, group)]
+        if not allowed:
+            why = "--include and --exclude leave no group" if analysis.groups else "all is frozen"
+            raise NothingToRemoveError(
+                f"{prepared.path}: nothing can be removed ({why}); 'onnxtrim inspect' tells more"
+            )
         seen = look(prepared, data, progress)
+        self._one_batch = not seen.both
         self.solver = seen.solver
         self._progress = progress
-        self._orders = order_units(analysis, seen.solver.moments)
+        self._orders = order_units(analysis, seen.solver.moments, criterion)
         divergence = Divergence(analysis.model, seen.judged)
         self._curves = measure_curves(
             analysis, allowed, self._orders, seen.half, divergence, progress
         )
         self._steps = global_order(analysis, self._curves, allowed)
-        if not self._steps:
-            raise NothingToRemoveError(
-                f"{prepared.path}: nothing can be removed; 'onnxtrim inspect' says why"
-            )
 
     def plan(self, budget: Budget) -> Plan:
         """The shortest prefix of the global order that meets a budget.
@@ -158,7 +165,7 @@ class Planner:
             removals.append(Removal(group.name, tensor, axis, group.units, gone))
             predicted[group.name] = float(self._curves[group.name][len(gone)])
         criterion = {
-            "name": "reconstruction",
+            "name": self._criterion,
             "budget": dict(about),
             "predicted_divergence": float(np.sum(list(predicted.values()))),
             "predicted_by_group": predicted,
@@ -175,13 +182,17 @@ class Planner:
 
     def _warnings(self, keep: Keep) -> list[str]:
         analysis, warnings = self._prepared.analysis, []
+        if self._one_batch:
+            warnings.append(
+                "the calibration data are one batch: nothing was held back to judge what was fitted"
+            )
         samples = self._data.samples or 0
         widest = max((group.units for group in analysis.groups), default=0)
         rows = min((found.count for found in self.solver.moments.values()), default=0)
         if samples < FEW or rows < widest:
             warnings.append(
-                f"{samples} calibration samples are few for {widest} units: what was fitted may not"
-                " hold on other data; give more"
+                f"{samples} calibration samples are few ({rows} rows for up to {widest} units):"
+                " what was fitted may not hold on other data; give more"
             )
         share = 1 - parameters_after(analysis, keep) / max(analysis.parameters, 1)
         prunable = analysis.prunable_parameters / max(analysis.parameters, 1)
@@ -200,11 +211,13 @@ class Seen:
     Attributes:
         half: Second moments of the half that fits are tried on.
         judged: Samples of the other half.
+        both: Whether there is another half.
         solver: The repair, from all samples.
     """
 
     half: Moments
     judged: list[Feeds]
+    both: bool
     solver: LeastSquares
 
 
@@ -223,7 +236,7 @@ def look(prepared: Prepared, data: DataSource, progress: Progress | None = None)
     half, other = gather_halves(analysis, list(points), data, size, progress)
     batches = _batches(data, max(JUDGED * 2, FITTED), size)
     solver = LeastSquares(merge_halves(half, other), _first(batches, FITTED), progress)
-    return Seen(half, _first(batches[1::2] or batches, JUDGED), solver)
+    return Seen(half, _first(batches[1::2] or batches, JUDGED), len(batches) > 1, solver)
 
 
 def _batches(data: DataSource, count: int, size: int) -> list[Feeds]:

@@ -8,7 +8,6 @@ readers have one block, but a grouped convolution has one for each group.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +23,8 @@ Matrix = NDArray[np.float64]
 Block = tuple[Index, Matrix]
 
 _DENSE = frozenset(("Gemm", "MatMul"))
-_LINEAR = _DENSE | {"Conv", "ConvTranspose", "LSTM", "GRU", "RNN"}
+_PRODUCTS = _DENSE | {"Conv", "ConvTranspose"}
+_LINEAR = _PRODUCTS | {"LSTM", "GRU", "RNN"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,9 @@ class Reader:
         weight: The initializer.
         axis: The axis of the initializer that lies on the positions.
         groups: Groups of a convolution.
+        outputs: Channels of what it makes.
         padded: Whether it also reads zeros around the input.
+        constant: Whether a constant can be added to every output channel.
     """
 
     node: str
@@ -48,8 +50,15 @@ class Reader:
     size: int
     weight: str
     axis: int
-    groups: int = 1
-    padded: bool = False
+    groups: int
+    outputs: int
+    padded: bool
+    constant: bool
+
+    @property
+    def centred(self) -> bool:
+        """Whether means need not be kept by the weights, because a constant makes up for them."""
+        return self.constant and not self.padded
 
     @property
     def is_dense(self) -> bool:
@@ -86,56 +95,70 @@ class Reader:
 
 def find_readers(analysis: Analysis) -> list[Reader]:
     """Every reader of a unit, in the order of the graph, each once."""
-    order = {node.name: number for number, node in enumerate(analysis.model.graph)}
+    nodes = {node.name: node for node in analysis.model.graph}
+    order = {name: number for number, name in enumerate(nodes)}
     found = dict.fromkeys(
         reader
         for group in analysis.groups
         for touch in group.touches
-        if (reader := _reader(analysis, touch)) is not None
+        if touch.role == "consumer"
+        and (reader := _reader(analysis, touch, nodes[touch.node])) is not None
     )
-    return sorted(found, key=lambda reader: (order[reader.node], reader.weight))
+    return sorted(found, key=lambda reader: (order[reader.node or ""], reader.weight))
 
 
-def unsolvable(analysis: Analysis) -> Iterator[Touch]:
-    """Consumers of units that are no readers: products of two activations and the like."""
-    for group in analysis.groups:
-        for touch in group.touches:
-            if touch.role == "consumer" and _reader(analysis, touch) is None:
-                yield touch
-
-
-def _reader(analysis: Analysis, touch: Touch) -> Reader | None:
-    if touch.role != "consumer" or touch.weight is None or touch.operator not in _LINEAR:
+def _reader(analysis: Analysis, touch: Touch, node: ir.Node) -> Reader | None:
+    operator, shapes = touch.operator, analysis.normalised.shapes
+    if touch.weight is None or operator not in _LINEAR:
         return None
-    found = _initializer(analysis.model.graph, touch.weight)
+    if operator in _PRODUCTS and touch.weight_operand != 1:
+        return None
+    found = _initializer(node.inputs[touch.weight_operand], touch.weight, operator in _DENSE)
     if found is None:
         return None
     weight, axis = found
-    shapes = analysis.normalised.shapes
     tensor, place = touch.value
     size = shapes[tensor][place]
-    node = next(node for node in analysis.model.graph if node.name == touch.node)
-    groups = 1
-    if touch.operator == "Conv" and "group" in node.attributes:
-        groups = node.attributes["group"].as_int()
+    groups = node.attributes["group"].as_int() if "group" in node.attributes else 1
+    if operator == "ConvTranspose" and groups > 1:
+        return None
+    if operator in _DENSE and (len(shapes[weight]) != 2 or place != len(shapes[tensor]) - 1):
+        return None
     if shapes[weight][axis] * groups != size:
         return None
-    padded = touch.operator == "Conv" and _is_padded(node, shapes)
-    return Reader(touch.node, touch.operator, touch.value, size, weight, axis, groups, padded)
+    outputs = shapes[node.outputs[0].name or ""][-1 if operator in _DENSE else 1]
+    if operator not in _PRODUCTS:
+        outputs = 0
+    return Reader(
+        touch.node,
+        operator,
+        touch.value,
+        size,
+        weight,
+        axis,
+        groups,
+        outputs,
+        operator == "Conv" and _is_padded(node, shapes),
+        _takes_constant(node, outputs),
+    )
 
 
-def _initializer(graph: ir.Graph, ref: AxisRef) -> AxisRef | None:
-    """The float initializer that a weight is, directly or transposed, if nothing else reads it."""
-    name, axis = ref
-    value = graph.initializers.get(name)
-    if value is None:
-        made = next((n for n in graph for v in n.outputs if v.name == name), None)
-        if made is None or made.op_type != "Transpose" or len(made.outputs[0].uses()) > 1:
+def _initializer(value: ir.Value | None, ref: AxisRef, dense: bool) -> AxisRef | None:
+    """The float initializer that a weight is, or for products of matrices its transpose.
+
+    ``None`` if something else reads it, too.
+    """
+    axis = ref[1]
+    made = None if value is None else value.producer()
+    if made is not None and value is not None:
+        if not dense or made.op_type != "Transpose" or len(value.uses()) > 1:
             return None
         value = made.inputs[0]
         rank = len(value.shape) if value is not None and value.shape is not None else 0
         perm = made.attributes.get("perm")
         order = list(range(rank))[::-1] if perm is None else list(perm.as_ints())
+        if axis >= len(order):
+            return None
         axis = order[axis]
     array = constant_array(value)
     if value is None or array is None or not np.issubdtype(array.dtype, np.floating):
@@ -143,6 +166,22 @@ def _initializer(graph: ir.Graph, ref: AxisRef) -> AxisRef | None:
     if len(value.uses()) > 1 or value.is_graph_output():
         return None
     return value.name or "", axis
+
+
+def _takes_constant(node: ir.Node, outputs: int) -> bool:
+    """Whether :func:`~onnxtrim.toolkit.repair.add_to_output` can do it."""
+    if node.op_type == "MatMul":
+        return True
+    if node.op_type not in ("Conv", "Gemm"):
+        return False
+    for name in ("alpha", "beta"):
+        if name in node.attributes and node.attributes[name].as_float() == 0:
+            return False
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    array = constant_array(bias)
+    if bias is None:
+        return True
+    return array is not None and array.size == outputs and len(bias.uses()) == 1
 
 
 def _is_padded(node: ir.Node, shapes: dict[str, tuple[int, ...]]) -> bool:

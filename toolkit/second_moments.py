@@ -21,7 +21,7 @@ from onnxtrim.toolkit.graph.execute import Feeds, WeightFile
 from onnxtrim.toolkit.graph.groups import Analysis
 from onnxtrim.toolkit.graph.labels import AxisRef
 from onnxtrim.toolkit.graph.values import add_initializer
-from onnxtrim.toolkit.statistics import Progress
+from onnxtrim.toolkit.statistics import Progress, require_finite
 
 Moments = dict[AxisRef, "SecondMoments"]
 Matrix = NDArray[np.float64]
@@ -107,7 +107,13 @@ class MomentsProbe:
 
     def centre(self, feeds: Feeds) -> None:
         """Shift by the means of this batch from now on."""
-        self._shifts = [found.mean.astype(np.float32) for found in self.run(feeds).values()]
+        found = self.run(feeds)
+        self._shifts = [
+            np.nan_to_num(found[ref].mean, posinf=0, neginf=0).astype(np.float32)
+            if ref in found
+            else shift
+            for ref, shift in zip(self._points, self._shifts, strict=True)
+        ]
         self._runs = 0
 
     def run(self, feeds: Feeds) -> dict[AxisRef, SecondMoments]:
@@ -128,8 +134,12 @@ class MomentsProbe:
         for ref, shift in zip(self._points, self._shifts, strict=True):
             products, total, shape = (np.asarray(next(found), np.float64) for _ in range(3))
             count = int(shape[0])
+            if not count:
+                continue  # an empty tensor, such as no detections
             mean = total / count
-            comoment = products - (np.outer(total, mean) if products.ndim == 2 else total * mean)
+            with np.errstate(invalid="ignore"):  # infinities are the caller's to refuse
+                square = np.outer(total, mean) if products.ndim == 2 else total * mean
+                comoment = products - square
             result[ref] = SecondMoments(count, shift + mean, comoment)
         return result
 
@@ -204,14 +214,17 @@ def gather_halves(
     """
     normalised = analysis.normalised
     steps = _steps(normalised.shapes, normalised.feeds, points, data.samples)
-    probe = MomentsProbe(analysis.model, points, normalised.shapes, steps, normalised.weights)
     halves: tuple[Moments, Moments] = ({}, {})
+    if not points:
+        return halves
+    probe = MomentsProbe(analysis.model, points, normalised.shapes, steps, normalised.weights)
     seen = 0
     for number, item in enumerate(data.batches(batch)):
         if not number:
             probe.centre(item.feeds)
         half = halves[number % 2]
         for ref, moments in probe.run(item.feeds).items():
+            require_finite(moments.mean, moments.comoment, ref[0], data.name)
             half[ref] = half[ref].merge(moments) if ref in half else moments
         seen += len(item)
         if progress is not None:

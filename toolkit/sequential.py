@@ -12,27 +12,26 @@ half of the samples that it was not fitted on; the last fit is on both halves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxtrim.toolkit.elimination import Matrix, Vector
+from onnxtrim.toolkit.elimination import Vector
 from onnxtrim.toolkit.graph.edit import Positions
 from onnxtrim.toolkit.graph.execute import Feeds, Prober, WeightFile
 from onnxtrim.toolkit.graph.groups import Analysis
 from onnxtrim.toolkit.graph.labels import Index
 from onnxtrim.toolkit.graph.surgery import Keep, positions, remove_units
-from onnxtrim.toolkit.graph.values import constant_array
+from onnxtrim.toolkit.graph.values import constant_array, independent_values
 from onnxtrim.toolkit.patches import Rows, Window, window_of
 from onnxtrim.toolkit.readers import Reader, find_readers
 from onnxtrim.toolkit.repair import Repaired, add_to_output
+from onnxtrim.toolkit.ridge import Sums, best_fit
 from onnxtrim.toolkit.statistics import Progress
-
-RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Of the mean diagonal; the one with the smallest error on the other half is taken."""
 
 UNKNOWNS = 2400
 """Most coefficients per output; larger readers keep the weight that they have."""
@@ -41,6 +40,12 @@ ROWS = 12
 """Rows of patches per coefficient that are wanted in each half."""
 
 LEAST_ROWS = 10_000
+
+TARGET_BYTES = 2**26
+"""Most memory for the outputs of one reader."""
+
+ELEMENTS = 100_000_000
+"""Most elements of the original's tensors that are looked at together."""
 
 _MOVES_LITTLE = 1e-2  # of the largest: channels that hardly reach the sum can't correct it
 
@@ -54,7 +59,7 @@ class _Task:
         window: Its window.
         output: Name of the output in the original.
         other: Name of the tensor that the output is added to; empty for none.
-        factor: By what the output is multiplied on its way there, per channel.
+        towards: What a channel of the output must add for that sum to be larger by one.
         index: For every batch the sampled elements.
         shape: For every batch the shape of the output without its channels.
         target: For every batch what the output must be, without what ``other`` takes.
@@ -64,7 +69,7 @@ class _Task:
     window: Window
     output: str
     other: str
-    factor: Vector
+    towards: Vector
     index: list[Index] = field(default_factory=list)
     shape: list[tuple[int, ...]] = field(default_factory=list)
     target: list[Rows] = field(default_factory=list)
@@ -89,10 +94,12 @@ def repair_in_sequence(
     result = Repaired(repaired.model.clone(), dict(repaired.new_biases), list(repaired.skipped))
     stays = positions(analysis, keep)
     tasks = _tasks(analysis, stays)
-    _look_at_original(analysis, tasks, stays, batches)
+    for part in _parts(analysis, tasks, batches):
+        _look_at_original(analysis, part, stays, batches)
     for number, task in enumerate(tasks):
         pruned = remove_units(result.model, analysis, keep, result.new_biases)
         _fit(analysis, result, pruned, task, stays, batches)
+        task.target.clear()
         if progress is not None:
             progress("repair", number + 1, len(tasks))
     return result
@@ -100,13 +107,13 @@ def repair_in_sequence(
 
 def _tasks(analysis: Analysis, stays: Positions) -> list[_Task]:
     nodes = {node.name: node for node in analysis.model.graph}
+    shapes, reached = analysis.normalised.shapes, _reached(analysis, stays)
     tasks = []
-    readers = [reader for reader in find_readers(analysis) if reader.operator in _FITTED]
-    open_nodes = {reader.node for reader in readers}
+    readers = [reader for reader in find_readers(analysis) if reader.constant]
+    waiting = {reader.node for reader in readers}
     for reader in readers:
         node = nodes[reader.node]
-        shape = analysis.normalised.shapes[reader.point[0]]
-        window = window_of(node, len(shape))
+        window = window_of(node, len(shapes[reader.point[0]]))
         source = node.inputs[0]
         mask = stays.get(reader.point)
         left = reader.size if mask is None else int(mask.sum())
@@ -116,19 +123,38 @@ def _tasks(analysis: Analysis, stays: Positions) -> list[_Task]:
             and (source.name, window.axis) == reader.point
             and left // reader.groups * window.taps <= UNKNOWNS
         ):
-            other, factor = _sum(node, window.axis, open_nodes)
-            tasks.append(_Task(reader, window, node.outputs[0].name or "", other, factor))
-        open_nodes.discard(reader.node)
+            other, factor = _sum(node, window.axis, shapes, waiting)
+            if source.name in reached or other in reached:
+                towards = _inverse(factor)
+                tasks.append(_Task(reader, window, node.outputs[0].name or "", other, towards))
+        waiting.discard(reader.node)
     return tasks
 
 
-_FITTED = ("Conv", "Gemm", "MatMul")
+def _reached(analysis: Analysis, stays: Positions) -> set[str]:
+    """Tensors that lose positions, or are computed from such."""
+    graph = analysis.model.graph
+    constants = independent_values(graph)[1]
+    reached = {tensor for tensor, _ in stays} - constants
+    for node in graph:
+        read = {value.name for value in node.inputs if value is not None}
+        if read & reached:
+            reached |= {value.name or "" for value in node.outputs}
+    return reached
 
 
-def _sum(node: ir.Node, axis: int, open_nodes: set[str]) -> tuple[str, Vector]:
+def _inverse(factor: Vector) -> Vector:
+    usable = np.abs(factor) > _MOVES_LITTLE * np.abs(factor).max()
+    return np.where(usable, 1 / np.where(usable, factor, 1.0), 0.0)
+
+
+def _sum(
+    node: ir.Node, axis: int, shapes: Mapping[str, tuple[int, ...]], waiting: set[str]
+) -> tuple[str, Vector]:
     """The tensor that a node's output is added to, and the factor on the way; empty for none.
 
-    That tensor must be final: nothing that it depends on may be fitted later.
+    That tensor must have the shape of the sum, and be final: nothing that it depends on may be
+    fitted later.
     """
     nothing = "", np.ones(1)
     factor = np.ones(1)
@@ -151,7 +177,8 @@ def _sum(node: ir.Node, axis: int, open_nodes: set[str]) -> tuple[str, Vector]:
             if other is None:
                 return nothing
             if constant_array(other) is None:
-                final = not _depends_on(other, open_nodes)
+                same = shapes.get(other.name or "") == shapes.get(user.outputs[0].name or "")
+                final = same and not _depends_on(other, waiting)
                 return (other.name or "", factor) if final else nothing
         elif user.op_type != "Identity":
             return nothing
@@ -169,6 +196,25 @@ def _depends_on(value: ir.Value, nodes: set[str]) -> bool:
         seen.add(node)
         waiting += [operand for operand in node.inputs if operand is not None]
     return False
+
+
+def _parts(
+    analysis: Analysis, tasks: Sequence[_Task], batches: Sequence[Feeds]
+) -> Iterator[list[_Task]]:
+    """Tasks whose tensors can be in memory together, for one batch."""
+    normalised = analysis.normalised
+    small = max(sum(array.size for array in normalised.feeds.values()), 1)
+    times = sum(array.size for array in batches[0].values()) / small
+    part: list[_Task] = []
+    elements = 0.0
+    for task in tasks:
+        size = math.prod(normalised.shapes[task.output]) * times * (2 if task.other else 1)
+        if part and elements + size > ELEMENTS:
+            yield part
+            part, elements = [], 0.0
+        part.append(task)
+        elements += size
+    yield part
 
 
 def _look_at_original(
@@ -189,22 +235,16 @@ def _look_at_original(
             left = task.reader.size if mask is None else int(mask.sum())
             wanted = max(LEAST_ROWS, ROWS * left // task.reader.groups * window.taps)
             rows = int(np.prod(shape))
-            count = min(rows, -(-2 * wanted // len(batches)))
+            wanted = min(wanted, TARGET_BYTES // (8 * task.reader.outputs))
+            count = min(rows, max(1, -(-2 * wanted // len(batches))))
             index = rng.choice(rows, count, replace=False)
             target = window.outputs(output, index) + constants[task.output]
             if task.other:
-                other = window.outputs(found[task.other], index)
-                target = target + _towards(other, task.factor)
+                target = target + window.outputs(found[task.other], index) * task.towards
             out = stays.get((task.output, window.axis))
             task.index.append(index)
             task.shape.append(shape)
             task.target.append(target if out is None else target[:, out])
-
-
-def _towards(rows: Rows, factor: Vector) -> Rows:
-    """What a channel must add for the sum to be larger by ``rows``."""
-    usable = np.abs(factor) > _MOVES_LITTLE * np.abs(factor).max()
-    return (rows * np.where(usable, 1 / np.where(usable, factor, 1.0), 0.0)).astype(np.float32)
 
 
 def _constant(model: ir.Model, task: _Task) -> NDArray[np.float32]:
@@ -214,7 +254,7 @@ def _constant(model: ir.Model, task: _Task) -> NDArray[np.float32]:
         uses = list(node.outputs[0].uses())
         if len(uses) == 1 and uses[0].node.op_type == "Add":
             array = constant_array(uses[0].node.inputs[1 - uses[0].idx])
-            if array is not None and array.ndim == 1:
+            if array is not None and array.shape == (task.reader.outputs,):
                 return array.astype(np.float32)
     return np.zeros(1, np.float32)
 
@@ -226,36 +266,6 @@ def _bias(model: ir.Model, task: _Task) -> NDArray[np.float32]:
         return _constant(model, task)
     array = constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
     return np.zeros(1, np.float32) if array is None else array.reshape(-1).astype(np.float32)
-
-
-class _Sums:
-    """Sums of products of patches and targets over one half of the samples."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        self.inner = np.zeros((inputs, inputs))
-        self.cross = np.zeros((inputs, outputs))
-
-    def add(self, patches: Rows, target: Rows) -> None:
-        self.inner += patches.T @ patches
-        self.cross += patches.T @ target
-
-    def plus(self, other: _Sums) -> _Sums:
-        result = _Sums(*self.cross.shape)
-        result.inner = self.inner + other.inner
-        result.cross = self.cross + other.cross
-        return result
-
-    def error(self, weight: Matrix) -> float:
-        """Squared error of a weight but for a constant."""
-        return float((weight * (self.inner @ weight - 2 * self.cross)).sum())
-
-    def solve(self, start: Matrix, ridge: float) -> Matrix:
-        """The ridge regression around a start; the last row is the constant, which is free."""
-        diagonal = np.full(len(self.inner), ridge * float(np.trace(self.inner)) / len(self.inner))
-        diagonal[-1] *= 1e-6
-        rest = self.cross - self.inner @ start
-        step = np.linalg.solve(self.inner + np.diag(diagonal + 1e-12), rest)
-        return np.asarray(start + step, np.float64)
 
 
 def _fit(
@@ -277,20 +287,19 @@ def _fit(
     columns = np.split(np.arange(outputs), reader.groups)
     kept = [np.flatnonzero(out[part]) for part in columns]
     halves = [
-        [_Sums(len(r) * window.taps + 1, len(c)) for r, c in zip(rows, kept, strict=True)]
+        [Sums(len(r) * window.taps + 1, len(c)) for r, c in zip(rows, kept, strict=True)]
         for _ in range(2)
     ]
     names = [reader.point[0], *([task.other] if task.other else [])]
     inner = [name for name in dict.fromkeys(names) if name not in batches[0]]
     probe = Prober(pruned, WeightFile()).probe(inner, optimise=True)
-    factor = task.factor
-    if task.other and len(factor) > 1:
-        factor = factor[out]
+    towards = task.towards[out] if len(task.towards) > 1 else task.towards
     for number, feeds in enumerate(batches):
         found = {**feeds, **probe.run(feeds)}
         index, target = task.index[number], task.target[number]
         if task.other:
-            target = target - _towards(window.outputs(found[task.other], index), factor)
+            shift = window.outputs(found[task.other], index) * towards
+            target = (target - shift).astype(np.float32)
         patches = window.inputs(found[reader.point[0]], index, task.shape[number])
         _add(halves[number % 2], patches, target)
     delta = np.zeros(outputs)
@@ -300,7 +309,7 @@ def _fit(
         start = whole[pick].transpose(0, 2, 1).reshape(-1, len(kept[number]))
         at_columns = columns[number][kept[number]]
         start = np.vstack([start, bias[at_columns]])
-        found_weight = _best(start, halves[0][number], halves[1][number])
+        found_weight = best_fit(start, halves[0][number], halves[1][number])
         delta[at_columns] = found_weight[-1] - bias[at_columns]
         shape = (len(rows[number]), window.taps, len(kept[number]))
         whole[pick] = found_weight[:-1].reshape(shape).transpose(0, 2, 1)
@@ -309,24 +318,13 @@ def _fit(
     node = next(node for node in result.model.graph if node.name == reader.node)
     weight = result.model.graph.initializers[reader.weight].const_value
     assert weight is not None
-    add_to_output(result, analysis, node, delta, weight.dtype.numpy())
+    if delta.any():
+        add_to_output(result, analysis, node, delta, weight.dtype.numpy())
 
 
-def _add(sums: Sequence[_Sums], patches: Rows, target: Rows) -> None:
+def _add(sums: Sequence[Sums], patches: Rows, target: Rows) -> None:
     ones = np.ones((len(patches), 1), np.float32)
     inputs = np.split(patches, len(sums), axis=1)
     outputs = np.split(target, len(sums), axis=1)
     for part, x, y in zip(sums, inputs, outputs, strict=True):
         part.add(np.hstack([x, ones]), y)
-
-
-def _best(start: Matrix, one: _Sums, other: _Sums) -> Matrix:
-    """The ridge that does best on the half that it was not fitted on, fitted on both."""
-    errors = [
-        other.error(one.solve(start, ridge)) + one.error(other.solve(start, ridge))
-        for ridge in RIDGES
-    ]
-    best = int(np.argmin(errors))
-    if not errors[best] < one.error(start) + other.error(start):
-        return start
-    return one.plus(other).solve(start, RIDGES[best])

@@ -268,7 +268,7 @@ def gather(
             probe.centre(feeds)
         for ref, sums in probe.run(feeds).items():
             moments = Moments(*sums)
-            _require_finite(moments, ref[0], data.name)
+            require_finite(moments.mean, moments.m2, ref[0], data.name)
             total[ref] = total[ref].merge(moments) if ref in total else moments
         samples += size
         if progress is not None:
@@ -277,8 +277,15 @@ def gather(
     return Statistics(model_sha256, data.name, data.sha256, samples, total, inputs)
 
 
-def _require_finite(moments: Moments, tensor: str, data: str) -> None:
-    if not np.isfinite(moments.mean).all() or not np.isfinite(moments.m2).all():
+def require_finite(
+    mean: NDArray[np.float64], spread: NDArray[np.float64], tensor: str, data: str
+) -> None:
+    """Refuse statistics of activations that overflow.
+
+    Raises:
+        InputError: They are no numbers.
+    """
+    if not np.isfinite(mean).all() or not np.isfinite(spread).all():
         raise InputError(
             f"tensor {tensor!r} takes NaN or infinite values on {data};"
             " check the preprocessing of the data"

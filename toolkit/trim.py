@@ -22,6 +22,7 @@ from onnxtrim.toolkit.budget import Budget
 from onnxtrim.toolkit.criteria import Threshold
 from onnxtrim.toolkit.least_squares import LeastSquares
 from onnxtrim.toolkit.limits import Limits
+from onnxtrim.toolkit.orders import DEFAULT
 from onnxtrim.toolkit.plan import Plan, make_plan
 from onnxtrim.toolkit.planner import Planner
 from onnxtrim.toolkit.prepare import Calibration, Prepared, prepare
@@ -46,6 +47,7 @@ def trim(
     size: float | None = None,
     max_drop: float | None = None,
     evaluation: Calibration | None = None,
+    criterion: str = DEFAULT,
     absolute: bool = False,
     repair: str | None = None,
     include: Sequence[str] = (),
@@ -72,6 +74,9 @@ def trim(
         size: Bytes that the weights may have.
         max_drop: Percentage points of accuracy that may be lost on ``evaluation``.
         evaluation: Validation samples with ``labels``, for ``max_drop``.
+        criterion: In which order units leave for a budget: ``"reconstruction"``,
+            ``"output-error"``, ``"variance"``, ``"magnitude"``, ``"random"`` or
+            ``"package.module:function"``, see :mod:`.orders`.
         absolute: Compare the absolute value of the mean.
         repair: ``"mean"`` folds the means of what leaves into the next bias, ``"channel"`` solves
             the next layers anew by least squares, ``"sequential"`` also fits them one after
@@ -101,13 +106,14 @@ def trim(
         with _as_file(model, example_inputs) as path:
             prepared, data = prepare(path, calibration)
             assert data is not None  # there are calibration data
-            planner = Planner(prepared, data, limits, progress)
+            labelled = None
+            if evaluation is not None:
+                labelled = open_data(evaluation, prepared.inputs, need_labels=True)
+            planner = Planner(prepared, data, limits, criterion, progress)
             mender = budget_repair(repair, planner.solver)
-            if max_drop is None:
+            if max_drop is None or labelled is None:
                 plan = planner.plan(budgets[0])
             else:
-                assert evaluation is not None  # as checked
-                labelled = open_data(evaluation, prepared.inputs, need_labels=True)
                 plan = plan_within_drop(planner, prepared, labelled, max_drop, mender)
             return apply_plan(prepared, plan, mender, data)
     if mean_below is None or std_below is None or budgets:
@@ -115,14 +121,14 @@ def trim(
             "give both mean_below and std_below, or one of remove, macs, size and max_drop"
         )
     require_repair(repair, REPAIRS)
-    criterion = Threshold(mean_below, std_below, absolute)
+    rule = Threshold(mean_below, std_below, absolute)
     with _as_file(model, example_inputs) as path:
         prepared, data = prepare(path, calibration)
         assert data is not None  # there are calibration data
         statistics = gather(
             prepared.analysis, data, prepared.sha256, batch=batch, progress=progress
         )
-        plan = make_plan(prepared.analysis, statistics, criterion, limits)
+        plan = make_plan(prepared.analysis, statistics, rule, limits)
         require_removals(prepared, plan, statistics)
         folding = None if repair == "none" else MeanFolding(statistics)
         return apply_plan(prepared, plan, folding, data)

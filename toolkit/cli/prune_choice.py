@@ -46,8 +46,10 @@ def mender_of(
     """The repair that fits a plan that was given, as far as there are data for it."""
     if repair == "none":
         return None
-    if plan.criterion.get("name") == "reconstruction":
+    if "budget" in plan.criterion:
         require_repair(repair, BUDGET_REPAIRS)
+        if loaded is not None:
+            raise click.UsageError("this plan was made for a budget: its repair needs --data")
         if source is None:
             return None
         with progress_bar() as report:

@@ -29,6 +29,7 @@ from onnxtrim.toolkit.cli.prune_choice import (
     thresholds_of,
 )
 from onnxtrim.toolkit.limits import Limits
+from onnxtrim.toolkit.orders import CRITERIA, DEFAULT
 from onnxtrim.toolkit.plan import Plan, make_plan
 from onnxtrim.toolkit.planner import Planner
 from onnxtrim.toolkit.prepare import prepare
@@ -59,6 +60,14 @@ from onnxtrim.toolkit.trim import (
 @click.option("--remove", metavar="SHARE", help="Remove this share of the parameters, as 70%.")
 @click.option("--macs", metavar="SHARE", help="Keep this share of the multiply-accumulates.")
 @click.option("--size", metavar="BYTES", help="Let the weights have this size, as 2MB.")
+@click.option(
+    "--criterion",
+    default=DEFAULT,
+    show_default=True,
+    metavar="NAME",
+    help=f"In which order units leave for a budget: {DEFAULT}, {', '.join(CRITERIA)}, or"
+    " package.module:function.",
+)
 @click.option(
     "--max-drop",
     type=click.FloatRange(min=0),
@@ -130,6 +139,7 @@ def command(
     remove: str | None,
     macs: str | None,
     size: str | None,
+    criterion: str,
     max_drop: float | None,
     evaluation: str | None,
     mean_below: float | None,
@@ -188,6 +198,8 @@ def command(
             )
         if data is not None and stats is not None:
             raise click.UsageError("give --data or --stats, not both")
+    elif budget is None and criterion != DEFAULT:
+        raise click.UsageError("--criterion goes with a budget")
     elif budget is not None:
         if thresholds != (None, None) or stats is not None or data is None:
             raise click.UsageError("a budget goes with --data, and without thresholds")
@@ -207,13 +219,15 @@ def command(
     mender: Repair | None
     if budget is not None:
         assert source is not None  # it was asked for
+        labelled = None
+        if evaluation is not None:
+            labelled = open_data(evaluation, prepared.inputs, need_labels=True)
         with progress_bar() as report:
-            planner = Planner(prepared, source, limits, report)
+            planner = Planner(prepared, source, limits, criterion, report)
             mender = budget_repair(repair, planner.solver)
-            if evaluation is None:
+            if labelled is None:
                 chosen = planner.plan(budget)
             else:
-                labelled = open_data(evaluation, prepared.inputs, need_labels=True)
                 chosen = plan_within_drop(planner, prepared, labelled, budget.value, mender)
     elif given is not None:
         chosen = given
