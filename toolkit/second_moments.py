@@ -108,12 +108,10 @@ class MomentsProbe:
     def centre(self, feeds: Feeds) -> None:
         """Shift by the means of this batch from now on."""
         found = self.run(feeds)
-        self._shifts = [
-            np.nan_to_num(found[ref].mean, posinf=0, neginf=0).astype(np.float32)
-            if ref in found
-            else shift
-            for ref, shift in zip(self._points, self._shifts, strict=True)
-        ]
+        for number, ref in enumerate(self._points):
+            if ref in found:
+                mean = np.nan_to_num(found[ref].mean, posinf=0, neginf=0)
+                self._shifts[number] = mean.astype(np.float32)
         self._runs = 0
 
     def run(self, feeds: Feeds) -> dict[AxisRef, SecondMoments]:
