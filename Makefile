@@ -24,7 +24,7 @@ demo: $(VENV)/.demo  ## Train, prune, sweep and measure on Fashion-MNIST; writes
 
 test: check  ## Check the code, then run the tests, a ten-second smoke test first
 	@$(BIN)/python -m pytest -q tests/test_smoke.py
-	@$(BIN)/python -m pytest -n auto --dist loadfile
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev  ## Check style and types only
 	@$(BIN)/ruff check -q .

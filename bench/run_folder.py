@@ -48,7 +48,7 @@ class Spec:
         eval: The same of the labelled set, or None.
         criterion: ``name`` and its options.
         repair: ``"mean"`` or ``"none"``.
-        grid: One pair (mean_below, std_below) per candidate.
+        grid: One pair (mean_below, std_below), or one share to remove, per candidate.
         max_drop: Accuracy that may be lost, in percentage points.
         bench: Options of the measurement.
         machine: Fingerprint of the machine and versions.

@@ -28,7 +28,7 @@ from onnxtrim.toolkit.planner import Planner, look
 from onnxtrim.toolkit.prepare import Prepared, prepare
 from onnxtrim.toolkit.second_moments import SecondMoments, gather_halves
 from onnxtrim.toolkit.sequential import repair_in_sequence
-from tests.cli import UNMEASURED, refused, run
+from tests.cli import PAIR, UNMEASURED, refused, run
 from tests.nets import Net
 from tests.zoo import ZOO
 
@@ -396,3 +396,36 @@ def test_the_most_within_a_drop_of_accuracy(here: Path) -> None:
     assert again.parameters.removed == found["10"]["removed"]
     with pytest.raises(onnxtrim.InputError, match="needs evaluation"):
         onnxtrim.trim("model.onnx", "calib.npz", max_drop=10)
+
+
+def test_a_sweep_over_thresholds_and_budgets(here: Path) -> None:
+    command = ("sweep", "model.onnx", "--data", "calib.npz", "--eval", "test.npz", "-o", "run")
+    arguments = (*command, *PAIR, "--budgets", "30%,60%", *UNMEASURED)
+    value = run(*arguments, "--json").json()
+    assert [item["id"] for item in value["candidates"]] == ["m0.4-s0.6", "r30", "r60"]
+    assert value["finished"] is True
+    settings = [item["settings"] for item in value["candidates"]]
+    assert settings[1:] == [{"remove": 0.3}, {"remove": 0.6}]
+    for item, share in zip(value["candidates"][1:], (0.3, 0.6), strict=True):
+        assert share <= item["removed"] < share + 0.1
+        assert item["predicted_error"] > 0
+        assert (here / "run" / item["model"]).is_file()
+    before = (here / "run" / "results.jsonl").read_bytes()
+    shown = run(*arguments)
+    assert (here / "run" / "results.jsonl").read_bytes() == before
+    assert "remove 30%" in shown.out
+    assert run("report", "run").code == 0
+    assert "remove 60%" in (here / "run" / "report.html").read_text(encoding="utf-8")
+    alone = run(*command[:-1], "alone", "--budgets", "0.5", *UNMEASURED, "--json").json()
+    assert [item["id"] for item in alone["candidates"]] == ["r50"]
+
+
+@pytest.mark.parametrize(
+    ("budgets", "says", "code"),
+    [("30%,30%", "twice", 2), ("30%,x", "give a share", 2), ("30%,99.99%", "at most", 1)],
+)
+def test_sweeps_over_budgets_that_are_refused(
+    here: Path, budgets: str, says: str, code: int
+) -> None:
+    command = ("sweep", "model.onnx", "--data", "calib.npz", "-o", "run", *UNMEASURED)
+    refused(*command, "--budgets", budgets, says=says, code=code)

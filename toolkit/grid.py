@@ -1,4 +1,4 @@
-"""Grids of threshold pairs."""
+"""The points of a sweep: pairs of thresholds, and budgets."""
 
 from __future__ import annotations
 
@@ -11,9 +11,21 @@ from onnxtrim.bench.errors import InputError
 DEFAULT_GRID = ((0.1, 0.4), (0.2, 0.5), (0.3, 0.6), (0.3, 0.8), (0.5, 1.0), (0.7, 1.2))
 
 
-def candidate_id(pair: tuple[float, float]) -> str:
-    """The name of a candidate, from its thresholds."""
-    return f"m{pair[0]:g}-s{pair[1]:g}"
+Point = tuple[float, ...]
+"""Thresholds (mean_below, std_below), or a budget (share of the parameters to remove,)."""
+
+
+def candidate_id(point: Point) -> str:
+    """The name of a candidate, from its thresholds or its budget."""
+    if len(point) == 1:
+        return f"r{100 * point[0]:g}"
+    return f"m{point[0]:g}-s{point[1]:g}"
+
+
+def point_settings(point: Point) -> dict[str, float]:
+    """The same by name."""
+    names = ("remove",) if len(point) == 1 else ("mean_below", "std_below")
+    return dict(zip(names, point, strict=True))
 
 
 def read_grid(path: str | os.PathLike[str]) -> list[tuple[float, float]]:

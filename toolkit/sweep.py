@@ -7,6 +7,7 @@ the same as without the interruption, apart from timings.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,12 +29,14 @@ from onnxtrim.bench.run_folder import (
 )
 from onnxtrim.bench.size import model_size
 from onnxtrim.toolkit.apply import apply_plan
+from onnxtrim.toolkit.budget import Budget
 from onnxtrim.toolkit.criteria import Threshold
 from onnxtrim.toolkit.graph_json import graph_json
-from onnxtrim.toolkit.grid import DEFAULT_GRID, candidate_id
+from onnxtrim.toolkit.grid import DEFAULT_GRID, Point, candidate_id, point_settings
 from onnxtrim.toolkit.plan import Plan, make_plan
+from onnxtrim.toolkit.planner import Planner
 from onnxtrim.toolkit.prepare import Calibration, Prepared, prepare
-from onnxtrim.toolkit.repair import MeanFolding
+from onnxtrim.toolkit.repair import MeanFolding, Repair
 from onnxtrim.toolkit.statistics import Progress, Statistics, gather
 from onnxtrim.toolkit.sweep_folder import append_line, opened, read_lines
 from onnxtrim.toolkit.trim import REPAIRS, require_removals
@@ -45,14 +48,16 @@ class SweepOptions:
 
     Attributes:
         grid: Pairs (mean_below, std_below), one candidate each.
+        budgets: Shares of the parameters to remove, one candidate each.
         absolute: Compare the absolute value of the mean.
-        repair: ``"mean"`` or ``"none"``.
+        repair: ``"mean"`` (and for budgets sequential), or ``"none"``.
         max_drop: Accuracy that the chosen candidate may lose, in percentage points.
         batch: Calibration samples per run.
         settings: What to measure, and how.
     """
 
     grid: Sequence[tuple[float, float]] = DEFAULT_GRID
+    budgets: Sequence[float] = ()
     absolute: bool = False
     repair: str = "mean"
     max_drop: float = 0.5
@@ -60,14 +65,21 @@ class SweepOptions:
     settings: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
-        if not self.grid:
-            raise InputError("the grid is empty; give at least one pair of thresholds")
-        if len({candidate_id(pair) for pair in self.grid}) < len(self.grid):
-            raise InputError("the grid holds a pair of thresholds twice")
+        if not self.points:
+            raise InputError("the grid is empty; give at least one pair of thresholds, or budget")
+        if len({candidate_id(point) for point in self.points}) < len(self.points):
+            raise InputError("the grid holds a pair of thresholds or a budget twice")
         if self.repair not in REPAIRS:
             raise InputError(f"repair {self.repair!r}: must be one of {', '.join(REPAIRS)}")
         for pair in self.grid:
             Threshold(*pair)
+        for share in self.budgets:
+            Budget("remove", share)
+
+    @property
+    def points(self) -> list[Point]:
+        """One for each candidate."""
+        return [*self.grid, *((share,) for share in self.budgets)]
 
 
 def sweep(
@@ -93,7 +105,8 @@ def sweep(
 
     Raises:
         InputError: The input can't be used, or the folder holds another sweep or is in use.
-        NothingToRemoveError: Every unit is frozen, or above all thresholds of the grid.
+        NothingToRemoveError: Every unit is frozen, or above all thresholds of the grid, or a
+            budget can't be met.
     """
     options = options or SweepOptions()
     prepared, data = prepare(model, calibration)
@@ -146,32 +159,42 @@ class _Sweep:
         progress: Progress | None,
         on_candidate: Callable[[dict[str, Any]], None] | None,
     ) -> None:
-        self._require_removals()
         results = self.folder / "results.jsonl"
         done = {line["id"]: line for line in read_lines(results)}
+        self._require_removals(done)
         with results.open("ab") as file:
             if "original" not in done:
                 append_line(file, self._original(progress))
-            total = len(self.options.grid)
-            for number, pair in enumerate(self.options.grid):
+            total = len(self.options.points)
+            for number, point in enumerate(self.options.points):
                 if progress is not None:
                     progress("candidates", number, total)
-                name = candidate_id(pair)
+                name = candidate_id(point)
                 if name not in done:
-                    done[name] = self._candidate(name, pair, done, progress)
+                    done[name] = self._candidate(name, point, done, progress)
                     append_line(file, done[name])
                 if on_candidate is not None:
                     on_candidate(done[name])
             if progress is not None:
                 progress("candidates", total, total)
 
-    def _plan(self, pair: tuple[float, float]) -> Plan:
-        criterion = Threshold(*pair, self.options.absolute)
+    @functools.cached_property
+    def _planner(self) -> Planner:
+        return Planner(self.prepared, self.data)
+
+    def _plan(self, point: Point) -> Plan:
+        if len(point) == 1:
+            return self._planner.plan(Budget("remove", point[0]))
+        criterion = Threshold(point[0], point[1], self.options.absolute)
         return make_plan(self.prepared.analysis, self.statistics, criterion)
 
-    def _require_removals(self) -> None:
+    def _require_removals(self, done: Mapping[str, Any]) -> None:
+        """Refuse what can't be built before anything is measured."""
+        for share in self.options.budgets:
+            if candidate_id((share,)) not in done:
+                self._plan((share,))
         plans = [self._plan(pair) for pair in self.options.grid]
-        if not any(plan.removals for plan in plans):
+        if plans and not any(plan.removals for plan in plans):
             require_removals(self.prepared, plans[0], self.statistics)
 
     def _original(self, progress: Progress | None) -> dict[str, Any]:
@@ -194,16 +217,16 @@ class _Sweep:
     def _candidate(
         self,
         name: str,
-        pair: tuple[float, float],
+        point: Point,
         done: Mapping[str, dict[str, Any]],
         progress: Progress | None,
     ) -> dict[str, Any]:
-        plan = self._plan(pair)
+        plan = self._plan(point)
         head = {
             "schema": RESULT_SCHEMA,
             "kind": "candidate",
             "id": name,
-            "settings": {"mean_below": pair[0], "std_below": pair[1]},
+            "settings": point_settings(point),
             "plan": plan.kept_hash(),
         }
         twins = (line for line in done.values() if line.get("plan") == head["plan"])
@@ -212,10 +235,15 @@ class _Sweep:
             same = {key: value for key, value in twin.items() if key not in head}
             same["warnings"] = list(plan.warnings)
             return {**head, **same, "same_as": twin["same_as"] or twin["id"], "metrics": {}}
-        return {**head, "same_as": None, **self._build(name, plan, progress)}
+        return {**head, "same_as": None, **self._build(name, point, plan, progress)}
 
-    def _build(self, name: str, plan: Plan, progress: Progress | None) -> dict[str, Any]:
-        repair = MeanFolding(self.statistics) if self.options.repair == "mean" else None
+    def _build(
+        self, name: str, point: Point, plan: Plan, progress: Progress | None
+    ) -> dict[str, Any]:
+        repair: Repair | None = None
+        if self.options.repair != "none":
+            is_budget = len(point) == 1
+            repair = self._planner.solver if is_budget else MeanFolding(self.statistics)
         result = apply_plan(self.prepared, plan, repair, self.data)
         model = self.folder / "models" / f"{name}.onnx"
         plan.save(model.with_suffix(".plan.json"))
@@ -252,7 +280,7 @@ def _spec(
         "eval": None if labelled is None else _about(labelled),
         "criterion": {"name": "threshold", "absolute": options.absolute},
         "repair": options.repair,
-        "grid": [list(pair) for pair in options.grid],
+        "grid": [list(point) for point in options.points],
         "max_drop": options.max_drop,
         "bench": options.settings.to_json(),
         "machine": fingerprint(),

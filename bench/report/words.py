@@ -94,8 +94,9 @@ def with_interval(metric: Metric | None) -> str:
 
 def settings(values: Mapping[str, Any]) -> str:
     """The settings of a candidate, in the words of the command line."""
-    names = {"mean_below": "mean < {}", "std_below": "std < {}"}
-    return ", ".join(names.get(key, key + " = {}").format(v) for key, v in values.items())
+    names = {"mean_below": "mean < {}", "std_below": "std < {}", "remove": "remove {:.4%}"}
+    texts = (names.get(key, key + " = {}").format(value) for key, value in values.items())
+    return ", ".join(text.replace(".0000%", "%") for text in texts)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

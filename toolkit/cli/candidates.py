@@ -35,7 +35,9 @@ def print_run(run: Run, published: Mapping[str, str] | None = None) -> None:
     chosen = choose(run.candidates, run.spec.max_drop)
     best = set(frontier(run.candidates))
     columns = [(name, metric) for name, metric, only_wide in _COLUMNS if wide or not only_wide]
-    names = ["mean, std", *["parameters"] * wide, "removed", *(name for name, _ in columns)]
+    only_rule = all("mean_below" in item.settings for item in run.candidates)
+    first = "mean, std" if only_rule else "mean, std, or budget"
+    names = [first, *["parameters"] * wide, "removed", *(name for name, _ in columns)]
     original = [_OF_ONE.get(metric) or _cell(run.original.metrics, metric) for _, metric in columns]
     rows = [["original", *[f"{run.original.parameters:,}"] * wide, "", *original]]
     marks = [""]
@@ -52,7 +54,8 @@ def print_run(run: Run, published: Mapping[str, str] | None = None) -> None:
         row.append(mark)
     console.print(
         table(
-            f"Candidates of {run.spec.model['path']} by thresholds on mean and std",
+            f"Candidates of {run.spec.model['path']}"
+            + (" by thresholds on mean and std" if only_rule else ""),
             [*names, ""],
             rows,
         )
@@ -81,6 +84,9 @@ def sweep_json(run: Run) -> dict[str, Any]:
 
 def _name(item: Candidate) -> str:
     mean, std = item.settings.get("mean_below"), item.settings.get("std_below")
+    share = item.settings.get("remove")
+    if share is not None:
+        return f"remove {100 * share:g}%"
     return item.id if mean is None else f"{mean:g}, {std:g}"
 
 
@@ -102,7 +108,10 @@ def _verdict(run: Run, chosen: str | None) -> str:
     if "accuracy.top1" not in run.original.metrics:
         return "No accuracy was measured: give samples with labels by --eval."
     if chosen is None:
-        return f"No candidate is within {run.spec.max_drop:g} points; try smaller thresholds."
+        return (
+            f"No candidate is within {run.spec.max_drop:g} points; try smaller thresholds or"
+            " budgets."
+        )
     item = run.candidate(chosen)
     delta = item.metrics["accuracy.top1.delta"]
     ratio = item.metrics.get("latency.p50.ratio")

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from onnxtrim.toolkit.budget import Budget
 from onnxtrim.toolkit.cli.candidates import print_run, sweep_json
 from onnxtrim.toolkit.cli.common import (
     MODEL,
@@ -49,9 +50,17 @@ from onnxtrim.toolkit.sweep import SweepOptions, sweep
     metavar="MEAN STD",
     help="A pair of thresholds; repeatable.",
 )
+@click.option(
+    "--budgets",
+    metavar="SHARES",
+    help="Shares of the parameters to remove, as 50%,74%,90%: candidates beside the thresholds'.",
+)
 @click.option("--absolute", is_flag=True, help="Compare |mean|.")
 @click.option(
-    "--repair/--no-repair", default=True, show_default=True, help="Fold means into biases."
+    "--repair/--no-repair",
+    default=True,
+    show_default=True,
+    help="Fold means into biases; fit the next layers for budgets.",
 )
 @click.option(
     "--max-drop",
@@ -71,6 +80,7 @@ def command(
     evaluation: str | None,
     grid: Path | None,
     pairs: tuple[tuple[float, float], ...],
+    budgets: str | None,
     absolute: bool,
     repair: bool,
     max_drop: float,
@@ -86,13 +96,16 @@ def command(
     \b
     Example:
       onnxtrim sweep model.onnx --data calib.npz --eval val.npz -o runs/first
+      onnxtrim sweep model.onnx --data calib.npz --eval val.npz --budgets 50%,74%,90% -o runs/two
       onnxtrim report runs/first -o report.html
     """
     if grid is not None and pairs:
         raise click.UsageError("give either --grid or --pair")
-    chosen: Any = read_grid(grid) if grid is not None else pairs or DEFAULT_GRID
+    shares = [Budget.parse("remove", text).value for text in budgets.split(",")] if budgets else []
+    chosen: Any = read_grid(grid) if grid is not None else pairs
     options = SweepOptions(
-        grid=chosen,
+        grid=chosen or (() if shares else DEFAULT_GRID),
+        budgets=shares,
         absolute=absolute,
         repair="mean" if repair else "none",
         max_drop=max_drop,
