@@ -203,3 +203,12 @@ def test_heads_that_are_merged_with_the_batch(tmp_path: Path) -> None:
     net = prepared(n.build(s, ["batch", 5, 8]), tmp_path)
     assert [group.units for group in net.analysis.groups] == [3]
     cut(net, removal(net, 0.4, 0))
+
+
+@pytest.mark.parametrize("opset", [11, 17])
+def test_a_squeeze_without_axes_keeps_an_axis_of_one(opset: int, tmp_path: Path) -> None:
+    n = Net()
+    h = n.op("Reshape", n.relu(n.gemm("fc1", "x", 6, 4)), n.ints("shape", 3, 4, 1))
+    net = prepared(n.build(n.gemm("fc2", n.op("Squeeze", h), 4, 2), [3, 6], opset=opset), tmp_path)
+    (group,) = net.analysis.groups
+    cut(net, {group.name: np.array([False, False, True, False])})

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from onnxtrim.bench.session import RunOptions, open_session
 from onnxtrim.export.model_io import model_bytes
+from onnxtrim.toolkit.graph.execute import Prober
+from onnxtrim.toolkit.graph.mask import mask_units
 from onnxtrim.toolkit.graph.selfcheck import self_check
 from onnxtrim.toolkit.graph.surgery import (
     Keep,
@@ -25,6 +28,7 @@ from onnxtrim.toolkit.prepare import Prepared, prepare
 from onnxtrim.toolkit.repair import Repaired, fold_means
 from onnxtrim.toolkit.statistics import gather
 from tests.nets import Net
+from tests.zoo import ZOO
 
 Array = NDArray[Any]
 KEEP = np.array([True, False, True, True, False, True])  # of every group of six
@@ -258,3 +262,25 @@ def test_what_is_not_repaired_is_said(
     _, repaired, *_ = study(model, tmp_path, normal(50, 5), {"fc1": KEEP})
     assert len(repaired.skipped) == 1
     assert reason in repaired.skipped[0]
+
+
+def test_channels_within_the_groups_of_a_convolution(tmp_path: Path) -> None:
+    """Each group reads its own positions; the means of its outputs are kept."""
+    onnx.save(ZOO["grouped"](), tmp_path / "net.onnx")
+    net, data = prepare(tmp_path / "net.onnx", {"x": normal(200, 3, 6, 6)})
+    assert data is not None
+    inner = net.analysis.inner
+    assert inner is not None
+    group = next(g for g in inner.groups if g.units == 3)
+    keep = {group.name: np.array([True, False, True])}
+    statistics = gather(net.analysis, data, net.sha256)
+    feeds = next(iter(data.batches(200))).feeds
+
+    def means(model: ir.Model) -> Array:
+        probe = Prober(mask_units(model, inner, keep)).probe(["c2"])
+        return np.asarray(probe.run(feeds)["c2"].mean((0, 2, 3)))
+
+    want = Prober(inner.model).probe(["c2"]).run(feeds)["c2"].mean((0, 2, 3))
+    lost = np.abs(means(inner.model) - want).max()
+    folded = np.abs(means(fold_means(inner, keep, statistics).model) - want).max()
+    assert folded < 0.05 * lost

@@ -136,8 +136,11 @@ def _fold(
     # Axes: (the contracted one, outputs, kernel taps).
     matrix = np.moveaxis(weight.astype(np.float64), touch.weight[1], 0)
     if node.op_type == "Conv":
-        taps = _coverage(node, analysis.normalised.shapes)
-        delta = np.einsum("i,iok,k->o", means, matrix.reshape(*matrix.shape[:2], -1), taps.ravel())
+        taps = _coverage(node, analysis.normalised.shapes).ravel()
+        each, outputs = matrix.shape[:2]
+        groups = len(means) // each  # of the convolution: each reads its own positions
+        blocks = matrix.reshape(each, groups, outputs // groups, -1)
+        delta = np.einsum("gi,igok,k->go", means.reshape(groups, each), blocks, taps).ravel()
     elif node.op_type in ("Gemm", "MatMul") and matrix.ndim == 2:
         delta = means @ matrix
     else:

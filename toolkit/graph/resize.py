@@ -30,6 +30,22 @@ def resize_norm_groups(edit: Edit, node: ir.Node) -> None:
         _scale_attribute(node, "num_groups", changed)
 
 
+def state_axes(edit: Edit, node: ir.Node) -> None:
+    """Squeeze without axes would also take an axis on which one position is left."""
+    source = node.inputs[0]
+    stated = "axes" in node.attributes or len(node.inputs) > 1
+    changed = edit.changed(source)
+    if stated or source is None or all(after > 1 for _, after in changed.values()):
+        return
+    axes = [axis for axis, size in enumerate(edit.shapes[source.name or ""]) if size == 1]
+    if edit.graph.opset_imports.get("", 1) < 13:
+        node.attributes["axes"] = ir.AttrInt64s("axes", axes)
+    else:
+        node.resize_inputs(2)
+        operand = edit.constant(f"{source.name}/axes", np.array(axes, np.int64))
+        node.replace_input_with(1, operand)
+
+
 def resize_hidden(edit: Edit, node: ir.Node) -> None:
     """LSTM, GRU, RNN: the hidden size is the last axis of the recurrent weight."""
     if "hidden_size" in node.attributes:

@@ -460,7 +460,7 @@ RULES: dict[str, Rule] = {
     "Reshape": Rule(_view, resize=resize.resize_reshape, why=_MERGES),
     "Shape": Rule(lambda view: "_ -> S", resize=resize.resize_shape),
     "Size": Rule(lambda view: "X* ->", why="its size is computed with"),
-    "Squeeze": Rule(_view, why=_MERGES),
+    "Squeeze": Rule(_view, resize=resize.state_axes, why=_MERGES),
     "Tile": Rule(_tile, why=_MAKES),
     "Transpose": Rule(_transpose),
     "Unsqueeze": Rule(_view, why=_MERGES),
