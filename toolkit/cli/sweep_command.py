@@ -102,9 +102,9 @@ def command(
     if grid is not None and pairs:
         raise click.UsageError("give either --grid or --pair")
     shares = [Budget.parse("remove", text).value for text in budgets.split(",")] if budgets else []
-    chosen: Any = read_grid(grid) if grid is not None else pairs
+    chosen: Any = pairs or (() if shares else DEFAULT_GRID)
     options = SweepOptions(
-        grid=chosen or (() if shares else DEFAULT_GRID),
+        grid=chosen if grid is None else read_grid(grid),
         budgets=shares,
         absolute=absolute,
         repair="mean" if repair else "none",
