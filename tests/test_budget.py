@@ -164,15 +164,6 @@ def feeds(data: DataSource) -> dict[str, Array]:
     return {"x": np.concatenate([batch.feeds["x"] for batch in data.batches(64)])}
 
 
-SHAPES: dict[str, tuple[int, ...]] = {
-    "mlp": (8,),
-    "mlp_matmul": (8,),
-    "residual": (3, 8, 8),
-    "mobile": (3, 8, 8),
-    "grouped": (4, 6, 6),
-}
-
-
 def shape_of(name: str, folder: Path) -> tuple[int, ...]:
     """Of one sample, as the model states it."""
     path = folder / f"{name}.onnx"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +61,7 @@ class Window:
         if not self.kernel:
             return self.outputs(array, index)
         rows = np.moveaxis(array, 1, -1)
-        before = self._pads(rows.shape[1:-1], shape[1:])
+        before = self.padding(rows.shape[1:-1], shape[1:])
         rows = np.pad(rows, ((0, 0), *before, (0, 0)))
         sample, *places = np.unravel_index(index, shape)
         found = np.empty((len(index), rows.shape[-1], self.taps), np.float32)
@@ -74,7 +75,8 @@ class Window:
             found[:, :, number] = rows[(sample, *at)]
         return found.reshape(len(index), -1)
 
-    def _pads(self, size: tuple[int, ...], out: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    def padding(self, size: tuple[int, ...], out: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+        """Zeros before and after on each spatial axis, for these sizes of input and output."""
         if self.pads is not None:
             return self.pads
         result = []
@@ -86,13 +88,17 @@ class Window:
         return tuple(result)
 
 
-def window_of(node: ir.Node, rank: int) -> Window | None:
+def window_of(node: ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> Window | None:
     """The window of a Conv, Gemm or MatMul; ``None`` for forms that are not supported.
 
     Args:
         node: The node.
-        rank: Number of axes of its input.
+        shapes: Shape of every tensor.
     """
+    source, weight = (
+        shapes[value.name or ""] if value is not None else () for value in node.inputs[:2]
+    )
+    rank = len(source)
     if node.op_type in ("Gemm", "MatMul"):
         alpha, beta, flipped = (
             node.attributes[name].value if name in node.attributes else default
@@ -100,10 +106,6 @@ def window_of(node: ir.Node, rank: int) -> Window | None:
         )
         return Window(rank - 1) if alpha == beta == 1.0 and not flipped else None
     dims = rank - 2
-    weight = node.inputs[1]
-    if weight is None or weight.const_value is None:
-        return None
-    kernel = tuple(int(size) for size in weight.const_value.shape.numpy()[2:])
 
     def ints(name: str, default: list[int]) -> list[int]:
         attribute = node.attributes.get(name)
@@ -114,7 +116,7 @@ def window_of(node: ir.Node, rank: int) -> Window | None:
     pads = None if auto.startswith("SAME") else tuple(zip(flat[:dims], flat[dims:], strict=True))
     return Window(
         1,
-        kernel,
+        weight[2:],
         tuple(ints("strides", [1] * dims)),
         tuple(ints("dilations", [1] * dims)),
         pads,

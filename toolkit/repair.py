@@ -23,6 +23,7 @@ from onnxtrim.toolkit.graph.groups import Analysis, Touch
 from onnxtrim.toolkit.graph.labels import AxisRef
 from onnxtrim.toolkit.graph.surgery import Keep, set_constant
 from onnxtrim.toolkit.graph.values import add_initializer, constant_array
+from onnxtrim.toolkit.patches import window_of
 from onnxtrim.toolkit.statistics import Statistics
 
 Vector = NDArray[np.float64]
@@ -256,30 +257,15 @@ def _add_after(
 
 def _coverage(node: ir.Node, shapes: dict[str, tuple[int, ...]]) -> Vector:
     """For every kernel tap the share of output positions at which it lies inside the input."""
-    source = shapes[node.inputs[0].name or ""] if node.inputs[0] is not None else ()
-    kernel = shapes[node.inputs[1].name or ""][2:] if node.inputs[1] is not None else ()
-    target = shapes[node.outputs[0].name or ""]
-    dims = len(kernel)
-    strides = _ints(node, "strides", [1] * dims)
-    dilations = _ints(node, "dilations", [1] * dims)
-    pads = _ints(node, "pads", [0] * (2 * dims))
-    auto = node.attributes.get("auto_pad")
-    mode = auto.as_string() if auto is not None else "NOTSET"
+    window = window_of(node, shapes)
+    assert window is not None  # it is a Conv
+    source = shapes[node.inputs[0].name or ""][2:] if node.inputs[0] is not None else ()
+    target = shapes[node.outputs[0].name or ""][2:]
+    pads = window.padding(source, target)
     coverage = np.ones(())
-    for axis in range(dims):
-        size, out = source[2 + axis], target[2 + axis]
-        reach = (kernel[axis] - 1) * dilations[axis] + 1
-        before = pads[axis]
-        if mode in ("SAME_UPPER", "SAME_LOWER"):
-            total = max((out - 1) * strides[axis] + reach - size, 0)
-            before = total // 2 if mode == "SAME_UPPER" else total - total // 2
-        taps = np.arange(kernel[axis])[:, None] * dilations[axis]
-        index = np.arange(out)[None, :] * strides[axis] - before + taps
+    for axis, size in enumerate(source):
+        taps = np.arange(window.kernel[axis])[:, None] * window.dilations[axis]
+        index = np.arange(target[axis])[None, :] * window.strides[axis] - pads[axis][0] + taps
         inside = ((index >= 0) & (index < size)).mean(axis=1)
         coverage = np.multiply.outer(coverage, inside)
     return coverage
-
-
-def _ints(node: ir.Node, name: str, default: list[int]) -> list[int]:
-    attribute = node.attributes.get(name)
-    return default if attribute is None else list(attribute.as_ints())

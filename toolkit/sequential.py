@@ -113,7 +113,7 @@ def _tasks(analysis: Analysis, stays: Positions) -> list[_Task]:
     waiting = {reader.node for reader in readers}
     for reader in readers:
         node = nodes[reader.node]
-        window = window_of(node, len(shapes[reader.point[0]]))
+        window = window_of(node, shapes)
         source = node.inputs[0]
         mask = stays.get(reader.point)
         left = reader.size if mask is None else int(mask.sum())
