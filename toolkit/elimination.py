@@ -153,11 +153,11 @@ def _subtract(matrix: Matrix, one: Matrix, other: Matrix) -> None:
     blas.dgemm(-1.0, one, other, 1.0, matrix.T, trans_a=True, overwrite_c=True)
 
 
-def inverse(moments: Matrix, ridge: float = RIDGE) -> Matrix:
+def inverse(moments: Matrix) -> Matrix:
     """``(G + λI)⁻¹`` with λ as a share of the mean diagonal; symmetric."""
     size = len(moments)
     scale = float(np.trace(moments)) / max(size, 1)
     if not scale > 0:
         return np.eye(size)
-    found = np.linalg.inv(moments + ridge * scale * np.eye(size))
+    found = np.linalg.inv(moments + RIDGE * scale * np.eye(size))
     return (found + found.T) / 2

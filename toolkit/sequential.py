@@ -225,7 +225,8 @@ def _look_at_original(
     names = dict.fromkeys(name for task in tasks for name in (task.output, task.other))
     inner = [name for name in names if name and name not in batches[0]]
     probe = Prober(analysis.model, analysis.normalised.weights).probe(inner, optimise=True)
-    constants = {task.output: _constant(analysis.model, task) for task in tasks}
+    nodes = {node.name: node for node in analysis.model.graph}
+    constants = {task.output: _constant(nodes[task.reader.node], task) for task in tasks}
     for feeds in batches:
         found = {**feeds, **probe.run(feeds)}
         for task in tasks:
@@ -247,9 +248,8 @@ def _look_at_original(
             task.target.append(target if out is None else target[:, out])
 
 
-def _constant(model: ir.Model, task: _Task) -> NDArray[np.float32]:
+def _constant(node: ir.Node, task: _Task) -> NDArray[np.float32]:
     """What is added after a product of matrices, which has no bias of its own."""
-    node = next(node for node in model.graph if node.name == task.reader.node)
     if node.op_type == "MatMul":
         uses = list(node.outputs[0].uses())
         if len(uses) == 1 and uses[0].node.op_type == "Add":
@@ -259,11 +259,10 @@ def _constant(model: ir.Model, task: _Task) -> NDArray[np.float32]:
     return np.zeros(1, np.float32)
 
 
-def _bias(model: ir.Model, task: _Task) -> NDArray[np.float32]:
+def _bias(node: ir.Node, task: _Task) -> NDArray[np.float32]:
     """The whole constant of the output, per channel."""
-    node = next(node for node in model.graph if node.name == task.reader.node)
     if node.op_type == "MatMul":
-        return _constant(model, task)
+        return _constant(node, task)
     array = constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
     return np.zeros(1, np.float32) if array is None else array.reshape(-1).astype(np.float32)
 
@@ -278,11 +277,12 @@ def _fit(
 ) -> None:
     """Solve one reader and write it into the repaired model."""
     reader, window = task.reader, task.window
+    node = next(node for node in result.model.graph if node.name == reader.node)
     blocks = reader.blocks(result.model)
     mask = stays.get(reader.point, np.ones(reader.size, np.bool_))
     outputs = analysis.normalised.shapes[task.output][window.axis]
     out = stays.get((task.output, window.axis), np.ones(outputs, np.bool_))
-    bias = np.broadcast_to(_bias(result.model, task), (outputs,)).astype(np.float64)
+    bias = np.broadcast_to(_bias(node, task), (outputs,)).astype(np.float64)
     rows = [np.flatnonzero(mask[at]) for at, _ in blocks]
     columns = np.split(np.arange(outputs), reader.groups)
     kept = [np.flatnonzero(out[part]) for part in columns]
@@ -315,7 +315,6 @@ def _fit(
         whole[pick] = found_weight[:-1].reshape(shape).transpose(0, 2, 1)
         blocks[number] = at, whole.reshape(matrix.shape)
     reader.set_blocks(result.model, blocks)
-    node = next(node for node in result.model.graph if node.name == reader.node)
     weight = result.model.graph.initializers[reader.weight].const_value
     assert weight is not None
     if delta.any():

@@ -111,10 +111,7 @@ def trim(
                 labelled = open_data(evaluation, prepared.inputs, need_labels=True)
             planner = Planner(prepared, data, limits, criterion, progress)
             mender = budget_repair(repair, planner.solver)
-            if max_drop is None or labelled is None:
-                plan = planner.plan(budgets[0])
-            else:
-                plan = plan_within_drop(planner, prepared, labelled, max_drop, mender)
+            plan = plan_to(planner, prepared, budgets[0], labelled, mender)
             return apply_plan(prepared, plan, mender, data)
     if mean_below is None or std_below is None or budgets:
         raise InputError(
@@ -132,6 +129,24 @@ def trim(
         require_removals(prepared, plan, statistics)
         folding = None if repair == "none" else MeanFolding(statistics)
         return apply_plan(prepared, plan, folding, data)
+
+
+def plan_to(
+    planner: Planner,
+    prepared: Prepared,
+    budget: Budget,
+    labelled: DataSource | None,
+    repair: Repair | None,
+) -> Plan:
+    """The plan that meets a budget; ``labelled`` is for one of accuracy.
+
+    Raises:
+        NothingToRemoveError: It can't be met, or is met already.
+    """
+    if budget.kind != "max-drop":
+        return planner.plan(budget)
+    assert labelled is not None  # the caller asked for it
+    return plan_within_drop(planner, prepared, labelled, budget.value, repair)
 
 
 def plan_within_drop(

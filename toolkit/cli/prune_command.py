@@ -39,7 +39,7 @@ from onnxtrim.toolkit.trim import (
     BUDGET_REPAIRS,
     REPAIRS,
     budget_repair,
-    plan_within_drop,
+    plan_to,
     require_removals,
     require_repair,
 )
@@ -225,10 +225,7 @@ def command(
         with progress_bar() as report:
             planner = Planner(prepared, source, limits, criterion, report)
             mender = budget_repair(repair, planner.solver)
-            if labelled is None:
-                chosen = planner.plan(budget)
-            else:
-                chosen = plan_within_drop(planner, prepared, labelled, budget.value, mender)
+            chosen = plan_to(planner, prepared, budget, labelled, mender)
     elif given is not None:
         chosen = given
         chosen.require(prepared.analysis, prepared.sha256, str(applied))
