@@ -73,10 +73,8 @@ def repair_channels(
             continue
         shift = _repair(result, reader, mask, moments[reader.point])
         if shift is not None:
-            dtype = result.model.graph.initializers[reader.weight].const_value
-            assert dtype is not None
-            node = nodes[reader.node]
-            add_to_output(result, analysis, node, shift, dtype.dtype.numpy())
+            dtype = reader.weight.dtype(result.model)
+            add_to_output(result, analysis, nodes[reader.node], shift, dtype)
     return result
 
 

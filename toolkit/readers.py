@@ -9,6 +9,7 @@ readers have one block, but a grouped convolution has one for each group.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnx_ir as ir
@@ -16,8 +17,8 @@ from numpy.typing import NDArray
 
 from onnxtrim.toolkit.graph.groups import Analysis, Touch
 from onnxtrim.toolkit.graph.labels import AxisRef, Index
-from onnxtrim.toolkit.graph.surgery import set_constant
 from onnxtrim.toolkit.graph.values import constant_array
+from onnxtrim.toolkit.stored import Stored, find_stored
 
 Matrix = NDArray[np.float64]
 Block = tuple[Index, Matrix]
@@ -25,6 +26,8 @@ Block = tuple[Index, Matrix]
 _DENSE = frozenset(("Gemm", "MatMul"))
 _PRODUCTS = _DENSE | {"Conv", "ConvTranspose"}
 _LINEAR = _PRODUCTS | {"LSTM", "GRU", "RNN"}
+
+_FOUND: WeakKeyDictionary[ir.Model, dict[str, Stored | None]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class Reader:
         operator: Its operator.
         point: The tensor and axis that it reads.
         size: Positions on that axis.
-        weight: The initializer.
-        axis: The axis of the initializer that lies on the positions.
+        weight: The weight.
+        axis: The axis of the weight that lies on the positions.
         groups: Groups of a convolution.
         outputs: Channels of what it makes.
         padded: Whether it also reads zeros around the input.
@@ -48,7 +51,7 @@ class Reader:
     operator: str
     point: AxisRef
     size: int
-    weight: str
+    weight: Stored
     axis: int
     groups: int
     outputs: int
@@ -67,7 +70,7 @@ class Reader:
 
     def blocks(self, model: ir.Model) -> list[Block]:
         """The weight in a model, see the module."""
-        array = self._array(model).astype(np.float64)
+        array = self.weight.array(model).astype(np.float64)
         if self.groups == 1:
             rows = np.moveaxis(array, self.axis, 0)
             return [(np.arange(self.size), rows.reshape(self.size, -1))]
@@ -78,19 +81,13 @@ class Reader:
 
     def set_blocks(self, model: ir.Model, blocks: list[Block]) -> None:
         """Give the weight other values."""
-        array = self._array(model)
+        array = self.weight.array(model)
         parts = []
         for (_, matrix), part in zip(blocks, np.split(array, self.groups), strict=True):
             axis = self.axis if self.groups == 1 else 1
             shape = np.moveaxis(part, axis, 0).shape
             parts.append(np.moveaxis(matrix.reshape(shape), 0, axis))
-        value = model.graph.initializers[self.weight]
-        set_constant(value, np.concatenate(parts).astype(array.dtype))
-
-    def _array(self, model: ir.Model) -> NDArray[np.generic]:
-        array = constant_array(model.graph.initializers[self.weight])
-        assert array is not None  # `find_readers` saw to it
-        return array
+        self.weight.write(model, np.concatenate(parts))
 
 
 def find_readers(analysis: Analysis) -> list[Reader]:
@@ -104,7 +101,16 @@ def find_readers(analysis: Analysis) -> list[Reader]:
         if touch.role == "consumer"
         and (reader := _reader(analysis, touch, nodes[touch.node])) is not None
     )
-    return sorted(found, key=lambda reader: (order[reader.node or ""], reader.weight))
+    return sorted(found, key=lambda reader: (order[reader.node or ""], reader.weight.name))
+
+
+def stored(analysis: Analysis, value: ir.Value | None) -> Stored | None:
+    """Where a weight of the normalised model lies; looked for once."""
+    known = _FOUND.setdefault(analysis.model, {})
+    name = "" if value is None else value.name or ""
+    if name not in known:
+        known[name] = find_stored(value)
+    return known[name]
 
 
 def _reader(analysis: Analysis, touch: Touch, node: ir.Node) -> Reader | None:
@@ -113,22 +119,21 @@ def _reader(analysis: Analysis, touch: Touch, node: ir.Node) -> Reader | None:
         return None
     if operator in _PRODUCTS and touch.weight_operand != 1:
         return None
-    found = _initializer(node.inputs[touch.weight_operand], touch.weight, operator in _DENSE)
-    if found is None:
+    weight, axis = stored(analysis, node.inputs[touch.weight_operand]), touch.weight[1]
+    if weight is None:
         return None
-    weight, axis = found
     tensor, place = touch.value
     size = shapes[tensor][place]
     groups = node.attributes["group"].as_int() if "group" in node.attributes else 1
     if operator == "ConvTranspose" and groups > 1:
         return None
-    if operator in _DENSE and (len(shapes[weight]) != 2 or place != len(shapes[tensor]) - 1):
+    if operator in _DENSE and (len(weight.shape) != 2 or place != len(shapes[tensor]) - 1):
         return None
-    if shapes[weight][axis] * groups != size:
+    if weight.shape[axis] * groups != size:
         return None
-    outputs = shapes[node.outputs[0].name or ""][-1 if operator in _DENSE else 1]
-    if operator not in _PRODUCTS:
-        outputs = 0
+    outputs = 0
+    if operator in _PRODUCTS:
+        outputs = shapes[node.outputs[0].name or ""][-1 if operator in _DENSE else 1]
     return Reader(
         touch.node,
         operator,
@@ -141,31 +146,6 @@ def _reader(analysis: Analysis, touch: Touch, node: ir.Node) -> Reader | None:
         operator == "Conv" and _is_padded(node, shapes),
         _takes_constant(node, outputs),
     )
-
-
-def _initializer(value: ir.Value | None, ref: AxisRef, dense: bool) -> AxisRef | None:
-    """The float initializer that a weight is, or for products of matrices its transpose.
-
-    ``None`` if something else reads it, too.
-    """
-    axis = ref[1]
-    made = None if value is None else value.producer()
-    if made is not None and value is not None:
-        if not dense or made.op_type != "Transpose" or len(value.uses()) > 1:
-            return None
-        value = made.inputs[0]
-        rank = len(value.shape) if value is not None and value.shape is not None else 0
-        perm = made.attributes.get("perm")
-        order = list(range(rank))[::-1] if perm is None else list(perm.as_ints())
-        if axis >= len(order):
-            return None
-        axis = order[axis]
-    array = constant_array(value)
-    if value is None or array is None or not np.issubdtype(array.dtype, np.floating):
-        return None
-    if len(value.uses()) > 1 or value.is_graph_output():
-        return None
-    return value.name or "", axis
 
 
 def _takes_constant(node: ir.Node, outputs: int) -> bool:
