@@ -90,7 +90,8 @@ class InvertedBlock(nn.Module):
         y = nn.functional.hardswish(self.bn1(self.expand(x)))
         y = self.excite(nn.functional.hardswish(self.bn2(self.depthwise(y))))
         y = self.bn3(self.project(y))
-        return torch.add(x, y) if self.skips else torch.as_tensor(y)
+        result: torch.Tensor = x + y if self.skips else y
+        return result
 
 
 class DepthwiseCnn(nn.Module):
@@ -139,7 +140,8 @@ class EncoderBlock(nn.Module):
         )
         y = nn.functional.scaled_dot_product_attention(query, key, value)
         x = x + self.output(y.transpose(1, 2).flatten(2))
-        return torch.add(x, self.down(nn.functional.gelu(self.up(self.norm2(x)))))
+        result: torch.Tensor = x + self.down(nn.functional.gelu(self.up(self.norm2(x))))
+        return result
 
 
 class VisionTransformer(nn.Module):

@@ -28,6 +28,7 @@ from onnxtrim.toolkit.planner import Planner, look
 from onnxtrim.toolkit.prepare import Prepared, prepare
 from onnxtrim.toolkit.second_moments import SecondMoments, gather_halves
 from onnxtrim.toolkit.sequential import repair_in_sequence
+from onnxtrim.toolkit.statistics import gather
 from tests.cli import PAIR, UNMEASURED, refused, run
 from tests.nets import Net
 from tests.zoo import ZOO
@@ -130,34 +131,6 @@ def test_dependent_units_leave_without_a_trace(tmp_path: Path, kind: str, sequen
     divergence = Divergence(analysis.model, seen.judged)
     assert divergence.of(remove_units(analysis.model, analysis, keep)) > 0.1
     assert divergence.of(small) < 1e-4  # the ridge takes a little
-
-
-@pytest.mark.parametrize("kind", ["gemm", "conv"])
-def test_the_error_of_least_squares_is_as_predicted(tmp_path: Path, kind: str) -> None:
-    """By the Schur complement, on the data that it was fitted on."""
-    net, data = redundant(tmp_path, kind)
-    analysis = net.analysis
-    (group,) = analysis.groups
-    keep = {group.name: np.array([False, True, True, False, False, True])}
-    seen = look(net, data)
-    (moments_here,) = seen.solver.moments.values()
-    reader_weight = analysis.model.graph.initializers["fc2.weight"].const_value
-    assert reader_weight is not None
-    weight = np.moveaxis(reader_weight.numpy().astype(np.float64), 1, 0).reshape(6, -1)
-    stay, gone = np.flatnonzero(keep[group.name]), np.flatnonzero(~keep[group.name])
-    gram = moments_here.covariance
-    solved = np.linalg.pinv(gram[np.ix_(stay, stay)]) @ gram[np.ix_(stay, gone)]
-    left = gram[np.ix_(gone, gone)] - gram[np.ix_(gone, stay)] @ solved
-    if kind == "gemm":
-        predicted = float(np.trace(weight[gone].T @ left @ weight[gone]))
-        repaired = repair_channels(analysis, keep, seen.solver.moments)
-        small = remove_units(repaired.model, analysis, keep, repaired.new_biases)
-        one = open_session(net.path, RunOptions()).run(None, dict(feeds(data)))[0]
-        other = open_session(model_bytes(small), RunOptions()).run(None, dict(feeds(data)))[0]
-        measured = float(((one - other) ** 2).sum()) / len(one)
-        assert measured == pytest.approx(predicted, rel=0.01)
-    else:
-        assert (np.linalg.eigvalsh(left) > -1e-6).all()
 
 
 def feeds(data: DataSource) -> dict[str, Array]:
@@ -308,6 +281,23 @@ def test_the_orders_of_simple_criteria(tmp_path: Path) -> None:
     for name, scores in want.items():
         order = order_units(net.analysis, seen.solver.moments, name)[group.name]
         assert order.tolist() == np.argsort(scores, kind="stable").tolist(), name
+
+
+def test_the_share_of_zeros_as_a_criterion(tmp_path: Path) -> None:
+    net, data = opened("mlp", tmp_path, normal(203, 8))
+    group = net.analysis.groups[0]
+    tensor = group.consumer_inputs()[0][0]
+    session = open_session(probed(net, [tensor]), RunOptions())
+    values = session.run(None, dict(feeds(data)))[0]
+    assert (values == 0).any()
+    moments = look(net, data).solver.moments
+    found = order_units(
+        net.analysis, moments, "apoz", lambda: gather(net.analysis, data, net.sha256)
+    )
+    want = np.argsort((values != 0).mean(0), kind="stable")
+    assert found[group.name].tolist() == want.tolist()
+    with pytest.raises(onnxtrim.InputError, match="needs statistics"):
+        order_units(net.analysis, moments, "apoz")
 
 
 # --- the command --------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ Array = NDArray[Any]
 INPUTS, UNITS, STEPS, SAMPLES = 6, 16, 7, 512
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
-FORMS = {
+FORMS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "lstm": ("LSTM", 1, {}),
     "lstm both": ("LSTM", 2, {"direction": "bidirectional"}),
     "lstm reverse": ("LSTM", 1, {"direction": "reverse"}),

@@ -14,6 +14,9 @@ from onnxtrim.toolkit.graph.surgery import Keep, parameters_after, remove_units
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
+SEARCHED = ("max-drop", "max-divergence")
+"""Kinds of budgets for which models are made and looked at."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -21,8 +24,9 @@ class Budget:
 
     Attributes:
         kind: ``"remove"`` (share of the parameters that leaves), ``"macs"`` (share of the
-            multiply-accumulates that stays), ``"size"`` (bytes of the weights) or ``"max-drop"``
-            (percentage points of accuracy, see :func:`.trim.plan_within_drop`).
+            multiply-accumulates that stays), ``"size"`` (bytes of the weights), ``"max-drop"``
+            (percentage points of accuracy) or ``"max-divergence"`` (of the outputs); the last two
+            are searched for, see :func:`.trim.plan_to`.
         value: How much.
     """
 
@@ -33,9 +37,9 @@ class Budget:
         if self.kind == "size":
             if not self.value >= 1:
                 raise InputError(f"--size {self.value:g}: must be at least one byte")
-        elif self.kind == "max-drop":
+        elif self.kind in SEARCHED:
             if not self.value >= 0:
-                raise InputError(f"--max-drop {self.value:g}: must not be negative")
+                raise InputError(f"--{self.kind} {self.value:g}: must not be negative")
         elif not 0 < self.value < 1:
             raise InputError(f"--{self.kind} {self.value:.6g}: must be between 0% and 100%")
 

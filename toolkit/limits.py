@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from onnxtrim.bench.errors import InputError
+from onnxtrim.bench.machine import fingerprint
 from onnxtrim.toolkit.graph.constraints import satisfy
 from onnxtrim.toolkit.graph.groups import Analysis, Group
 from onnxtrim.toolkit.graph.labels import Index
@@ -22,15 +23,42 @@ class Limits:
         include: Globs; only groups with a matching name are pruned. All groups if empty.
         exclude: Globs; groups with a matching name stay whole.
         align: Every axis of a weight keeps a multiple of this many positions, or all.
+        only_convolutions: Only axes of the weights of convolutions are aligned.
+        min_units: At least so many units of every group stay.
     """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     align: int = 1
+    only_convolutions: bool = False
+    min_units: int = 1
 
     def __post_init__(self) -> None:
         if self.align < 1:
             raise InputError(f"--align {self.align}: must be 1 or more")
+        if self.min_units < 1:
+            raise InputError(f"--min-units {self.min_units}: must be 1 or more")
+
+    @classmethod
+    def make(
+        cls,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        align: int | str = 1,
+        min_units: int = 1,
+    ) -> Limits:
+        """From what a user gives, ``"auto"`` as alignment among it.
+
+        Raises:
+            InputError: A number is out of range, or the alignment is another word.
+        """
+        if align == "auto":
+            return cls(tuple(include), tuple(exclude), fast_multiple(), True, min_units)
+        try:
+            number = int(align)
+        except ValueError as error:
+            raise InputError(f"--align {align!r}: give a number or auto") from error
+        return cls(tuple(include), tuple(exclude), number, min_units=min_units)
 
     def check(self, analysis: Analysis) -> None:
         """Refuse a glob that matches nothing: it is a typing error more often than a wish.
@@ -58,7 +86,9 @@ class Limits:
 
     def keep(self, analysis: Analysis, removals: Mapping[str, Index]) -> Keep:
         """The masks of what stays; units that the axes can't spare come back, the best first."""
-        return satisfy(analysis, removals, self.align)
+        most = {group.name: max(group.units - self.min_units, 0) for group in analysis.groups}
+        spared = {name: units[: most[name]] for name, units in removals.items() if name in most}
+        return satisfy(analysis, spared, self.align, only_convolutions=self.only_convolutions)
 
     def to_json(self) -> dict[str, Any]:
         """The form in which it stands in plans."""
@@ -66,7 +96,26 @@ class Limits:
             "include": list(self.include),
             "exclude": list(self.exclude),
             "align": self.align,
+            "only_convolutions": self.only_convolutions,
+            "min_units": self.min_units,
         }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Limits:
+        """Read what :meth:`to_json` gave; plans of version 0.1 know no ``min_units``."""
+        return cls(
+            tuple(map(str, value["include"])),
+            tuple(map(str, value["exclude"])),
+            int(value["align"]),
+            bool(value.get("only_convolutions", False)),
+            int(value.get("min_units", 1)),
+        )
+
+
+def fast_multiple() -> int:
+    """Channels whose multiples ONNX Runtime's convolutions are fast at on this machine."""
+    wide = any(flag.startswith("avx512") for flag in fingerprint()["cpu_flags"])
+    return 16 if wide else 8
 
 
 def group_names(analysis: Analysis, group: Group) -> list[str]:

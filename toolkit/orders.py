@@ -7,6 +7,7 @@ per unit, the smallest to leave first.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from onnxtrim.toolkit.graph.labels import AxisRef, Index
 from onnxtrim.toolkit.graph.values import constant_array
 from onnxtrim.toolkit.readers import Reader, find_readers
 from onnxtrim.toolkit.second_moments import SecondMoments
+from onnxtrim.toolkit.statistics import Statistics
 
 Orders = dict[str, Index]
 Scores = NDArray[np.float64]
@@ -37,19 +39,24 @@ class Sight:
         group: The group.
         moments: Second moments wherever units are read.
         readers: The readers of all groups.
+        statistics: Gathers mean, share of zeros and range of every unit, by a pass over the data.
     """
 
     analysis: Analysis
     group: Group
     moments: Mapping[AxisRef, SecondMoments]
     readers: list[Reader]
+    statistics: Callable[[], Statistics]
 
 
 Criterion = Callable[[Sight], Scores]
 
 
 def order_units(
-    analysis: Analysis, moments: Mapping[AxisRef, SecondMoments], criterion: str = DEFAULT
+    analysis: Analysis,
+    moments: Mapping[AxisRef, SecondMoments],
+    criterion: str = DEFAULT,
+    statistics: Callable[[], Statistics] | None = None,
 ) -> Orders:
     """For every group its units, the one to remove first at the front.
 
@@ -57,12 +64,15 @@ def order_units(
         analysis: The groups.
         moments: Second moments wherever units are read.
         criterion: A name of `CRITERIA`, ``"reconstruction"`` or ``"package.module:function"``.
+        statistics: Gathers statistics of the units, for criteria that look at them.
 
     Raises:
-        InputError: There is no such criterion, or a user's own returns something else.
+        InputError: There is no such criterion, it needs statistics and there are none, or a user's
+            own returns something else.
     """
     readers = find_readers(analysis)
-    sights = [Sight(analysis, group, moments, readers) for group in analysis.groups]
+    gather = functools.cache(statistics or _no_statistics)
+    sights = [Sight(analysis, group, moments, readers, gather) for group in analysis.groups]
     if criterion == DEFAULT:
         return {
             sight.group.name: eliminate(_terms(sight), sight.group.units)[0] for sight in sights
@@ -84,6 +94,10 @@ def find_criterion(name: str) -> Criterion:
         known = ", ".join((DEFAULT, *CRITERIA))
         raise InputError(f"criterion {name!r}: must be one of {known}, or package.module:function")
     return import_function(module, function)
+
+
+def _no_statistics() -> Statistics:
+    raise InputError("this criterion needs statistics of the units, and so the calibration data")
 
 
 def _sorted(function: Criterion, sight: Sight, name: str) -> Index:
@@ -115,6 +129,11 @@ def _output_error(sight: Sight) -> Scores:
     return scores
 
 
+def _apoz(sight: Sight) -> Scores:
+    """Share of activations that are not zero (average percentage of zeros, Hu et al. 2016)."""
+    return sum((1 - found.zeros for found in sight.statistics().of(sight.group)), np.zeros(1))
+
+
 def _magnitude(sight: Sight) -> Scores:
     """Norm of the weights that make a unit."""
     scores = np.zeros(sight.group.units)
@@ -137,6 +156,7 @@ def _random(sight: Sight) -> Scores:
 CRITERIA: dict[str, Criterion] = {
     "output-error": _output_error,
     "variance": _variance,
+    "apoz": _apoz,
     "magnitude": _magnitude,
     "random": _random,
 }

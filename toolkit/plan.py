@@ -171,17 +171,12 @@ class Plan:
         """
         value = read_json(path, SCHEMA)
         try:
-            limits = value["limits"]
             return cls(
                 str(value["model"]["sha256"]),
                 str(value["data"]["sha256"]),
                 dict(value["criterion"]),
                 tuple(_stage(stage) for stage in value["stages"]),
-                Limits(
-                    tuple(map(str, limits["include"])),
-                    tuple(map(str, limits["exclude"])),
-                    int(limits["align"]),
-                ),
+                Limits.from_json(value["limits"]),
                 tuple(map(str, value["warnings"])),
                 {str(name): tuple(map(int, shape)) for name, shape in value["inputs"].items()},
             )

@@ -21,7 +21,7 @@ from onnxtrim.toolkit.plan import Plan, Removal, Stage
 from onnxtrim.toolkit.prepare import Prepared
 from onnxtrim.toolkit.repair import Repair, Repaired
 from onnxtrim.toolkit.second_moments import Moments, gather_halves, merge_halves
-from onnxtrim.toolkit.statistics import Progress
+from onnxtrim.toolkit.statistics import Progress, gather
 
 JUDGED = 256
 """Calibration samples, of those that no fit saw, on which divergences are measured."""
@@ -51,6 +51,7 @@ class Planner:
 
     Attributes:
         solver: The repair that goes with the plans.
+        divergence: Of the outputs, on samples that no curve was fitted on.
 
     Raises:
         InputError: The data don't fit the model, or a glob matches nothing.
@@ -81,10 +82,15 @@ class Planner:
         self._one_batch = not seen.both
         self.solver = seen.solver
         self._progress = progress
-        self._orders = order_units(analysis, seen.solver.moments, criterion)
-        divergence = Divergence(analysis.model, seen.judged)
+        self._orders = order_units(
+            analysis,
+            seen.solver.moments,
+            criterion,
+            lambda: gather(analysis, data, prepared.sha256, progress=progress),
+        )
+        self.divergence = Divergence(analysis.model, seen.judged)
         self._curves = measure_curves(
-            analysis, allowed, self._orders, seen.half, divergence, progress
+            analysis, allowed, self._orders, seen.half, self.divergence, progress
         )
         self._steps = global_order(analysis, self._curves, allowed)
 

@@ -46,20 +46,23 @@ def trim(
     macs: float | None = None,
     size: float | None = None,
     max_drop: float | None = None,
+    max_divergence: float | None = None,
     evaluation: Calibration | None = None,
     criterion: str = DEFAULT,
     absolute: bool = False,
     repair: str | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    align: int = 1,
+    align: int | str = 1,
+    min_units: int = 1,
     example_inputs: tuple[Any, ...] | None = None,
     batch: int = 256,
     progress: Progress | None = None,
 ) -> TrimResult:
     """Remove units, to meet a budget or below two thresholds.
 
-    Give one of ``remove``, ``macs``, ``size`` and ``max_drop``, or both thresholds. A budget takes
+    Give one of ``remove``, ``macs``, ``size``, ``max_drop`` and ``max_divergence``, or both
+    thresholds. A budget takes
     the units that the next layers can make up for, as many from each group as the outputs bear;
     see :mod:`.planner`.
 
@@ -73,9 +76,11 @@ def trim(
         macs: Share of the multiply-accumulates that stays.
         size: Bytes that the weights may have.
         max_drop: Percentage points of accuracy that may be lost on ``evaluation``.
+        max_divergence: Squared difference of the outputs, over the variance of the original's,
+            that is allowed on calibration samples that were held back.
         evaluation: Validation samples with ``labels``, for ``max_drop``.
         criterion: In which order units leave for a budget: ``"reconstruction"``,
-            ``"output-error"``, ``"variance"``, ``"magnitude"``, ``"random"`` or
+            ``"output-error"``, ``"variance"``, ``"apoz"``, ``"magnitude"``, ``"random"`` or
             ``"package.module:function"``, see :mod:`.orders`.
         absolute: Compare the absolute value of the mean.
         repair: ``"mean"`` folds the means of what leaves into the next bias, ``"channel"`` solves
@@ -85,7 +90,9 @@ def trim(
         include: Globs; only groups that are called so, or whose producing nodes or parameters
             are, lose units.
         exclude: Globs; groups that are called so stay whole.
-        align: Every axis of a weight keeps a multiple of this many positions, or all.
+        align: Every axis of a weight keeps a multiple of this many positions, or all; ``"auto"``
+            aligns convolutions, to 16 where the CPU has AVX-512 and to 8 elsewhere.
+        min_units: At least so many units of every group stay.
         example_inputs: Inputs with which a torch module is exported.
         batch: Calibration samples per run, for the thresholds.
         progress: Called with a word, the samples done and their number if known.
@@ -96,9 +103,15 @@ def trim(
             everything is frozen.
         SelfCheckError: The pruned model is not the masked original (a bug).
     """
-    budget_of = {"remove": remove, "macs": macs, "size": size, "max-drop": max_drop}
+    budget_of = {
+        "remove": remove,
+        "macs": macs,
+        "size": size,
+        "max-drop": max_drop,
+        "max-divergence": max_divergence,
+    }
     budgets = [Budget(kind, float(value)) for kind, value in budget_of.items() if value is not None]
-    limits = Limits(tuple(include), tuple(exclude), align)
+    limits = Limits.make(include, exclude, align, min_units)
     if mean_below is None and std_below is None and len(budgets) == 1:
         require_repair(repair, BUDGET_REPAIRS)
         if max_drop is not None and evaluation is None:
@@ -115,7 +128,8 @@ def trim(
             return apply_plan(prepared, plan, mender, data)
     if mean_below is None or std_below is None or budgets:
         raise InputError(
-            "give both mean_below and std_below, or one of remove, macs, size and max_drop"
+            "give both mean_below and std_below, or one of remove, macs, size, max_drop and"
+            " max_divergence"
         )
     require_repair(repair, REPAIRS)
     rule = Threshold(mean_below, std_below, absolute)
@@ -143,6 +157,11 @@ def plan_to(
     Raises:
         NothingToRemoveError: It can't be met, or is met already.
     """
+    if budget.kind == "max-divergence":
+        divergence = planner.divergence
+        return planner.largest(
+            lambda model: divergence.of(model) <= budget.value, repair, budget.to_json()
+        )
     if budget.kind != "max-drop":
         return planner.plan(budget)
     assert labelled is not None  # the caller asked for it

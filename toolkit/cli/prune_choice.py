@@ -19,20 +19,26 @@ from onnxtrim.toolkit.trim import BUDGET_REPAIRS, REPAIRS, budget_repair, requir
 
 
 def budget_of(
-    remove: str | None, macs: str | None, size: str | None, max_drop: float | None
+    remove: str | None,
+    macs: str | None,
+    size: str | None,
+    max_drop: float | None,
+    max_divergence: float | None = None,
 ) -> Budget | None:
     """The budget that was asked for.
 
     Raises:
         InputError: It can't be read.
     """
-    given = {"remove": remove, "macs": macs, "size": size}
-    texts = {kind: text for kind, text in given.items() if text is not None}
-    if len(texts) + (max_drop is not None) > 1:
-        raise click.UsageError("give one of --remove, --macs, --size and --max-drop")
-    if max_drop is not None:
-        return Budget("max-drop", max_drop)
-    return next((Budget.parse(kind, text) for kind, text in texts.items()), None)
+    texts = {"remove": remove, "macs": macs, "size": size}
+    numbers = {"max-drop": max_drop, "max-divergence": max_divergence}
+    found = [Budget.parse(kind, text) for kind, text in texts.items() if text is not None]
+    found += [Budget(kind, value) for kind, value in numbers.items() if value is not None]
+    if len(found) > 1:
+        raise click.UsageError(
+            "give one of --remove, --macs, --size, --max-drop and --max-divergence"
+        )
+    return next(iter(found), None)
 
 
 def mender_of(
@@ -71,8 +77,8 @@ def thresholds_of(
         raise click.UsageError("give either --data or --stats")
     if mean_below is None or std_below is None:
         raise click.UsageError(
-            "give a budget (--remove, --macs, --size, --max-drop), or --mean-below and --std-below,"
-            " or a plan with --apply"
+            "give a budget (--remove, --macs, --size, --max-drop, --max-divergence), or"
+            " --mean-below and --std-below, or a plan with --apply"
         )
     return Threshold(mean_below, std_below, absolute)
 

@@ -80,6 +80,12 @@ from onnxtrim.toolkit.trim import (
     metavar="NPZ|FOLDER|MODULE:FUNCTION",
     help="Validation samples with labels, for --max-drop; not the data that you report on.",
 )
+@click.option(
+    "--max-divergence",
+    type=click.FloatRange(min=0),
+    metavar="NUMBER",
+    help="Remove as much as moves the outputs at most so far: squared difference over variance.",
+)
 @click.option("--mean-below", type=float, help="Threshold on a unit's mean.")
 @click.option("--std-below", type=float, help="Threshold on a unit's standard deviation.")
 @click.option("--absolute", is_flag=True, help="Compare |mean| (for activations that go negative).")
@@ -102,10 +108,18 @@ from onnxtrim.toolkit.trim import (
 )
 @click.option(
     "--align",
+    default="1",
+    show_default=True,
+    metavar="NUMBER|auto",
+    help="Keep a multiple of this many positions on every axis of a weight; auto: of convolutions,"
+    " 16 where the CPU has AVX-512 and 8 elsewhere.",
+)
+@click.option(
+    "--min-units",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Keep a multiple of this many positions on every axis of a weight.",
+    help="Leave at least so many units in every group.",
 )
 @click.option("--plan", type=click.Path(path_type=Path), help="Also write the plan here (JSON).")
 @click.option("--plan-only", is_flag=True, help="Write the plan to --output, and no model.")
@@ -141,6 +155,7 @@ def command(
     size: str | None,
     criterion: str,
     max_drop: float | None,
+    max_divergence: float | None,
     evaluation: str | None,
     mean_below: float | None,
     std_below: float | None,
@@ -149,7 +164,8 @@ def command(
     no_repair: bool,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
-    align: int,
+    align: str,
+    min_units: int,
     plan: Path | None,
     plan_only: bool,
     applied: Path | None,
@@ -160,8 +176,9 @@ def command(
 ) -> None:
     """Remove units of MODEL, to meet a budget or below two thresholds.
 
-    A budget (--remove, --macs, --size, --max-drop) takes the units that the next layers can make
-    up for, as many from each group as the model's outputs bear, and repairs what reads them.
+    A budget (--remove, --macs, --size, --max-drop, --max-divergence) takes the units that the next
+    layers can make up for, as many from each group as the model's outputs bear, and repairs what
+    reads them.
     Thresholds remove the units whose mean and standard deviation after the activation are below.
 
     The result has smaller tensors, not masks, and is written only after it was shown to compute
@@ -185,11 +202,11 @@ def command(
         if repair is not None:
             raise click.UsageError("give --repair or --no-repair, not both")
         repair = "none"
-    budget = budget_of(remove, macs, size, max_drop)
+    budget = budget_of(remove, macs, size, max_drop, max_divergence)
     if (max_drop is None) != (evaluation is None):
         raise click.UsageError("--max-drop and --eval go together")
     thresholds = mean_below, std_below
-    limits = Limits(include, exclude, align)
+    limits = Limits.make(include, exclude, align, min_units)
     wanted = None
     if applied is not None:
         if budget is not None or thresholds != (None, None) or limits != Limits() or plan_only:

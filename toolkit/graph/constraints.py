@@ -18,6 +18,8 @@ from onnxtrim.toolkit.graph.groups import Analysis, Group
 from onnxtrim.toolkit.graph.labels import AxisRef, Index
 from onnxtrim.toolkit.graph.surgery import Keep
 
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+
 
 @dataclass
 class _Axis:
@@ -33,7 +35,13 @@ class _Axis:
         return self.kept == 0 or (off and self.kept < self.size)
 
 
-def satisfy(analysis: Analysis, removals: Mapping[str, Index], align: int = 1) -> Keep:
+def satisfy(
+    analysis: Analysis,
+    removals: Mapping[str, Index],
+    align: int = 1,
+    *,
+    only_convolutions: bool = False,
+) -> Keep:
     """The removals, less what the axes can't spare.
 
     Args:
@@ -41,6 +49,7 @@ def satisfy(analysis: Analysis, removals: Mapping[str, Index], align: int = 1) -
         removals: For each group the units that should leave, the first to go at the front; those
             at the end come back first.
         align: Axes of weights keep a multiple of this many positions, or all.
+        only_convolutions: Align the axes of convolutions' weights only.
 
     Returns:
         For every group that loses units, a mask of the units that stay.
@@ -48,7 +57,7 @@ def satisfy(analysis: Analysis, removals: Mapping[str, Index], align: int = 1) -
     groups = {group.name: group for group in analysis.groups if len(removals.get(group.name, ()))}
     left = {name: [int(unit) for unit in removals[name]] for name in groups}
     counts = {name: _per_unit(group) for name, group in groups.items()}
-    axes, members = _axes(analysis, groups, left, counts)
+    axes, members = _axes(analysis, groups, left, counts, only_convolutions)
     waiting = dict.fromkeys(axes)
     while waiting:
         ref = next(iter(waiting))
@@ -83,6 +92,7 @@ def _axes(
     groups: Mapping[str, Group],
     left: Mapping[str, list[int]],
     counts: Mapping[str, Mapping[AxisRef, Index]],
+    only_convolutions: bool,
 ) -> tuple[dict[AxisRef, _Axis], dict[AxisRef, list[str]]]:
     shapes, weights = analysis.normalised.shapes, analysis.model.graph.initializers
     axes: dict[AxisRef, _Axis] = {}
@@ -91,6 +101,8 @@ def _axes(
         for ref in group.slices:
             size = shapes[ref[0]][ref[1]]
             wide = ref[0] in weights and len(shapes[ref[0]]) > 1
+            if wide and only_convolutions:
+                wide = any(use.node.op_type in _CONVOLUTIONS for use in weights[ref[0]].uses())
             axis = axes.setdefault(ref, _Axis(size, size, wide))
             axis.kept -= int(counts[name][ref][left[name]].sum())
             members[ref].append(name)
