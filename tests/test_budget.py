@@ -21,12 +21,13 @@ from onnxtrim.toolkit import second_moments
 from onnxtrim.toolkit.allocation import Divergence, global_order
 from onnxtrim.toolkit.apply import TrimResult
 from onnxtrim.toolkit.budget import Budget
+from onnxtrim.toolkit.comoments import SecondMoments
 from onnxtrim.toolkit.graph.surgery import remove_units
 from onnxtrim.toolkit.least_squares import repair_channels
 from onnxtrim.toolkit.orders import CRITERIA, Sight, order_units
 from onnxtrim.toolkit.planner import Planner, look
 from onnxtrim.toolkit.prepare import Prepared, prepare
-from onnxtrim.toolkit.second_moments import SecondMoments, gather_halves
+from onnxtrim.toolkit.second_moments import gather_halves
 from onnxtrim.toolkit.sequential import repair_in_sequence
 from onnxtrim.toolkit.statistics import gather
 from tests.cli import PAIR, UNMEASURED, refused, run

@@ -20,13 +20,14 @@ from onnxtrim.export.model_io import model_bytes
 from onnxtrim.toolkit import least_squares
 from onnxtrim.toolkit.apply import apply_plan
 from onnxtrim.toolkit.budget import Budget
+from onnxtrim.toolkit.comoments import join
 from onnxtrim.toolkit.graph.surgery import remove_units
 from onnxtrim.toolkit.least_squares import repair_channels
 from onnxtrim.toolkit.plan import Plan
 from onnxtrim.toolkit.planner import Planner, look
 from onnxtrim.toolkit.prepare import Prepared, prepare
 from onnxtrim.toolkit.repair import fold_means
-from onnxtrim.toolkit.second_moments import gather_halves, merge_halves
+from onnxtrim.toolkit.second_moments import gather_halves
 from onnxtrim.toolkit.statistics import gather, merge
 from tests.nets import Net
 
@@ -205,9 +206,9 @@ def test_statistics_of_parts_are_those_of_the_whole(case: Case, cut: int, folder
         data = prepare(net.path, {"x": rows})[1]
         assert data is not None
         one, other = gather_halves(net.analysis, points, data, 16)
-        parts.append((gather(net.analysis, data, net.sha256), merge_halves(one, other)))
+        parts.append((gather(net.analysis, data, net.sha256), join(one, other)))
     at_once = gather(net.analysis, whole, net.sha256)
-    pairs = merge_halves(*gather_halves(net.analysis, points, whole, 16))
+    pairs = join(*gather_halves(net.analysis, points, whole, 16))
     merged = merge(parts[0][0], parts[1][0])
     for ref in points:
         assert merged.points[ref].count == at_once.points[ref].count

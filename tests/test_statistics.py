@@ -189,7 +189,7 @@ def broken_files(good: Path, folder: Path) -> Iterator[Path]:
     with zipfile.ZipFile(good) as archive:
         names = archive.namelist()
     assert "head.npy" in names
-    for number, head in enumerate(({"schema": "onnxtrim.statistics/1", "points": []}, [1], 7)):
+    for number, head in enumerate(({"schema": "onnxtrim.statistics/2", "points": []}, [1], 7)):
         path = folder / f"head{number}.npz"
         np.savez(path, head=np.frombuffer(json.dumps(head).encode(), np.uint8))
         yield path

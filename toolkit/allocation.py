@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.session import run
+from onnxtrim.toolkit.comoments import SecondMoments
 from onnxtrim.toolkit.graph.execute import Feeds, WeightFile
 from onnxtrim.toolkit.graph.groups import Analysis, Group
 from onnxtrim.toolkit.graph.labels import AxisRef, Index
@@ -26,7 +27,6 @@ from onnxtrim.toolkit.graph.values import is_parameter
 from onnxtrim.toolkit.least_squares import repair_channels
 from onnxtrim.toolkit.limits import Limits
 from onnxtrim.toolkit.orders import Orders
-from onnxtrim.toolkit.second_moments import SecondMoments
 from onnxtrim.toolkit.statistics import Progress
 
 SHARES = (0.15, 0.3, 0.5, 0.7, 0.85, 0.95)

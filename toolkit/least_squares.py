@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxtrim.toolkit.comoments import SecondMoments
 from onnxtrim.toolkit.elimination import Matrix, Vector
 from onnxtrim.toolkit.graph.edit import Positions
 from onnxtrim.toolkit.graph.execute import Feeds
@@ -21,7 +22,6 @@ from onnxtrim.toolkit.graph.labels import AxisRef
 from onnxtrim.toolkit.graph.surgery import Keep, positions
 from onnxtrim.toolkit.readers import Reader, find_readers
 from onnxtrim.toolkit.repair import Repaired, add_to_output
-from onnxtrim.toolkit.second_moments import SecondMoments
 from onnxtrim.toolkit.sequential import repair_in_sequence
 from onnxtrim.toolkit.statistics import Progress
 

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from onnxtrim.bench.data import import_function
 from onnxtrim.bench.errors import InputError
+from onnxtrim.toolkit.comoments import SecondMoments
 from onnxtrim.toolkit.elimination import Matrix, Term, eliminate
 from onnxtrim.toolkit.graph.groups import Analysis, Group
 from onnxtrim.toolkit.graph.labels import AxisRef, Index
 from onnxtrim.toolkit.graph.values import constant_array
 from onnxtrim.toolkit.readers import Reader, find_readers
-from onnxtrim.toolkit.second_moments import SecondMoments
 from onnxtrim.toolkit.statistics import Statistics
 
 Orders = dict[str, Index]

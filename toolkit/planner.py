@@ -12,6 +12,7 @@ from onnxtrim.bench.data import DataSource
 from onnxtrim.bench.errors import NothingToRemoveError
 from onnxtrim.toolkit.allocation import Divergence, global_order, measure_curves
 from onnxtrim.toolkit.budget import Budget
+from onnxtrim.toolkit.comoments import Moments, join
 from onnxtrim.toolkit.graph.execute import Feeds
 from onnxtrim.toolkit.graph.surgery import Keep, parameters_after, remove_units
 from onnxtrim.toolkit.least_squares import LeastSquares
@@ -20,17 +21,14 @@ from onnxtrim.toolkit.orders import DEFAULT, find_criterion, order_units
 from onnxtrim.toolkit.plan import Plan, Removal, Stage
 from onnxtrim.toolkit.prepare import Prepared
 from onnxtrim.toolkit.repair import Repair, Repaired
-from onnxtrim.toolkit.second_moments import Moments, gather_halves, merge_halves
-from onnxtrim.toolkit.statistics import Progress, gather
+from onnxtrim.toolkit.second_moments import gather_halves, half_batch, read_points
+from onnxtrim.toolkit.statistics import Progress, Statistics, gather
 
 JUDGED = 256
 """Calibration samples, of those that no fit saw, on which divergences are measured."""
 
 FITTED = 1024
 """Calibration samples that the sequential repair looks at."""
-
-BATCH = 64
-"""Samples per run; every second batch is for judging."""
 
 FEW = 64
 """Calibration samples below which a warning is due."""
@@ -48,13 +46,16 @@ class Planner:
         limits: Which groups may lose units.
         criterion: In which order units leave, see :mod:`.orders`.
         progress: Called with a word, how much is done and how much there is.
+        statistics: Statistics with second moments, so that only the beginning of the data is
+            looked at: for divergences, and for the sequential repair.
 
     Attributes:
         solver: The repair that goes with the plans.
         divergence: Of the outputs, on samples that no curve was fitted on.
 
     Raises:
-        InputError: The data don't fit the model, or a glob matches nothing.
+        InputError: The data don't fit the model, the statistics hold no second moments, or a glob
+            matches nothing.
         NothingToRemoveError: Nothing can be removed.
     """
 
@@ -65,6 +66,7 @@ class Planner:
         limits: Limits | None = None,
         criterion: str = DEFAULT,
         progress: Progress | None = None,
+        statistics: Statistics | None = None,
     ) -> None:
         analysis = prepared.analysis
         self._prepared, self._data, self._limits = prepared, data, limits or Limits()
@@ -78,15 +80,19 @@ class Planner:
             raise NothingToRemoveError(
                 f"{prepared.path}: nothing can be removed ({why}); 'onnxtrim inspect' tells more"
             )
-        seen = look(prepared, data, progress)
+        seen = look(prepared, data, progress, statistics)
         self._one_batch = not seen.both
+        self._samples = data.samples or 0 if statistics is None else statistics.samples
+        self._seen_sha256 = data.sha256
+        if statistics is not None and data.sha256 not in statistics.data_sha256:
+            self._seen_sha256 += f"+{statistics.data_sha256}"
         self.solver = seen.solver
         self._progress = progress
         self._orders = order_units(
             analysis,
             seen.solver.moments,
             criterion,
-            lambda: gather(analysis, data, prepared.sha256, progress=progress),
+            lambda: statistics or gather(analysis, data, prepared.sha256, progress=progress),
         )
         self.divergence = Divergence(analysis.model, seen.judged)
         self._curves = measure_curves(
@@ -178,7 +184,7 @@ class Planner:
         }
         return Plan(
             self._prepared.sha256,
-            self._data.sha256,
+            self._seen_sha256,
             criterion,
             (Stage(dict(analysis.choices), tuple(removals)),) if removals else (),
             self._limits,
@@ -192,7 +198,7 @@ class Planner:
             warnings.append(
                 "the calibration data are one batch: nothing was held back to judge what was fitted"
             )
-        samples = self._data.samples or 0
+        samples = self._samples
         widest = max((group.units for group in analysis.groups), default=0)
         rows = min((found.count for found in self.solver.moments.values()), default=0)
         if samples < FEW or rows < widest:
@@ -227,21 +233,25 @@ class Seen:
     solver: LeastSquares
 
 
-def look(prepared: Prepared, data: DataSource, progress: Progress | None = None) -> Seen:
-    """Go through the calibration data once.
+def look(
+    prepared: Prepared,
+    data: DataSource,
+    progress: Progress | None = None,
+    statistics: Statistics | None = None,
+) -> Seen:
+    """Go through the calibration data once, or through its beginning if there are statistics.
 
     Raises:
-        InputError: The data don't fit the model.
+        InputError: The data don't fit the model, or the statistics hold no second moments.
     """
     analysis = prepared.analysis
-    points = dict.fromkeys(
-        ref for group in analysis.groups for ref in group.consumer_inputs() if ref in group.slices
-    )
-    # Small sets are cut finer, so that both halves get some.
-    size = BATCH if data.samples is None else max(1, min(BATCH, data.samples // 8))
-    half, other = gather_halves(analysis, list(points), data, size, progress)
-    batches = _batches(data, max(JUDGED * 2, FITTED), size)
-    solver = LeastSquares(merge_halves(half, other), _first(batches, FITTED), progress)
+    points = read_points(analysis)
+    if statistics is None:
+        half, other = gather_halves(analysis, points, data, progress=progress)
+    else:
+        half, other = statistics.require_halves(points)
+    batches = _batches(data, max(JUDGED * 2, FITTED), half_batch(data.samples))
+    solver = LeastSquares(join(half, other), _first(batches, FITTED), progress)
     return Seen(half, _first(batches[1::2] or batches, JUDGED), len(batches) > 1, solver)
 
 

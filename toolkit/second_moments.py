@@ -9,67 +9,24 @@ float64. Long axes are read at every n-th element, another one in every batch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from onnxtrim.bench.data import DataSource
 from onnxtrim.bench.session import run
+from onnxtrim.toolkit.comoments import Halves, SecondMoments
 from onnxtrim.toolkit.graph.execute import Feeds, WeightFile
 from onnxtrim.toolkit.graph.groups import Analysis
 from onnxtrim.toolkit.graph.labels import AxisRef
 from onnxtrim.toolkit.graph.values import add_initializer
 from onnxtrim.toolkit.statistics import Progress, require_finite
 
-Moments = dict[AxisRef, "SecondMoments"]
-Matrix = NDArray[np.float64]
-Vector = NDArray[np.float64]
-
 WIDE = 4096
 """Longest axis of which every pair is looked at; of longer ones only the variances are taken."""
 
 ROWS = 400_000
 """Most rows per tensor that are wanted; more change nothing that a repair can use."""
-
-
-@dataclass(frozen=True)
-class SecondMoments:
-    """Mean and comoments of every pair of positions on an axis.
-
-    Attributes:
-        count: Rows seen.
-        mean: Mean of each position.
-        comoment: Sum over the rows of the products of deviations from the mean; of a wide axis
-            only the diagonal, as a vector.
-    """
-
-    count: int
-    mean: Vector
-    comoment: Matrix
-
-    @property
-    def covariance(self) -> Matrix:
-        """Population covariance; a vector of variances if that is all that is known."""
-        return self.comoment / self.count
-
-    @property
-    def uncentred(self) -> Matrix:
-        """``E[x xᵀ]``, or its diagonal."""
-        return self.covariance + _square(self.mean, self.comoment.ndim)
-
-    def merge(self, other: SecondMoments) -> SecondMoments:
-        """Moments of both data sets together (Chan, Golub, LeVeque 1983)."""
-        count = self.count + other.count
-        delta = other.mean - self.mean
-        between = _square(delta, self.comoment.ndim) * (self.count * other.count / count)
-        mean = self.mean + delta * (other.count / count)
-        return SecondMoments(count, mean, self.comoment + other.comoment + between)
-
-
-def _square(vector: Vector, ndim: int) -> Matrix:
-    return np.outer(vector, vector) if ndim == 2 else vector**2
 
 
 class MomentsProbe:
@@ -189,13 +146,28 @@ def _append(
         graph.outputs.append(output)
 
 
+BATCH = 64
+"""Samples per run; every second batch is for judging."""
+
+
+def half_batch(samples: int | None) -> int:
+    """Samples per run; small sets are cut finer, so that both halves get some."""
+    return BATCH if samples is None else max(1, min(BATCH, samples // 8))
+
+
+def read_points(analysis: Analysis) -> list[AxisRef]:
+    """Tensors and axes at which units are read."""
+    groups = analysis.groups
+    return list(dict.fromkeys(r for g in groups for r in g.consumer_inputs() if r in g.slices))
+
+
 def gather_halves(
     analysis: Analysis,
     points: Sequence[AxisRef],
     data: DataSource,
-    batch: int,
+    batch: int | None = None,
     progress: Progress | None = None,
-) -> tuple[Moments, Moments]:
+) -> Halves:
     """Second moments of the even and of the odd batches.
 
     What is fitted on the first half is judged on the second.
@@ -204,15 +176,16 @@ def gather_halves(
         analysis: The model.
         points: Where units are read.
         data: Calibration data.
-        batch: Samples per run.
+        batch: Samples per run; :func:`half_batch` if nothing is said.
         progress: Called with a word, the samples done and their number if known.
 
     Raises:
         InputError: The data don't fit the model, or there are none.
     """
+    batch = batch or half_batch(data.samples)
     normalised = analysis.normalised
     steps = _steps(normalised.shapes, normalised.feeds, points, data.samples)
-    halves: tuple[Moments, Moments] = ({}, {})
+    halves: Halves = ({}, {})
     if not points:
         return halves
     probe = MomentsProbe(analysis.model, points, normalised.shapes, steps, normalised.weights)
@@ -228,11 +201,6 @@ def gather_halves(
         if progress is not None:
             progress("second moments", seen, data.samples)
     return halves
-
-
-def merge_halves(one: Moments, other: Moments) -> Moments:
-    """The moments of both; the second half is empty if there was one batch only."""
-    return {ref: found.merge(other[ref]) if ref in other else found for ref, found in one.items()}
 
 
 def _steps(

@@ -13,7 +13,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 from onnxtrim.bench.data import DataSource
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.files import atomic_path
+from onnxtrim.toolkit.comoments import Halves, SecondMoments, join
 from onnxtrim.toolkit.graph.edit import Positions
 from onnxtrim.toolkit.graph.groups import Analysis, Group
 from onnxtrim.toolkit.graph.labels import AxisRef
 from onnxtrim.toolkit.probe import StatisticsProbe
 
-SCHEMA = "onnxtrim.statistics/1"
+SCHEMA = "onnxtrim.statistics/2"
 _FIELDS = ("mean", "m2", "abs_mean", "zeros", "low", "high")
 
 # What numpy and json raise on a file that something else wrote.
@@ -134,6 +135,7 @@ class Statistics:
         samples: Number of samples seen.
         points: For every (tensor, axis) the moments of its positions.
         inputs: Shape of every input at the smallest batch.
+        halves: Second moments of two parts of the data; empty if they were left out.
     """
 
     model_sha256: str
@@ -142,6 +144,7 @@ class Statistics:
     samples: int
     points: dict[AxisRef, Moments]
     inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    halves: Halves = ({}, {})
 
     def of(self, group: Group) -> list[Moments]:
         """Statistics of a group's units, at each place where they are read."""
@@ -161,7 +164,7 @@ class Statistics:
             ref: moments.cut(stays[ref]) if ref in stays else moments
             for ref, moments in self.points.items()
         }
-        return replace(self, points=points)
+        return replace(self, points=points, halves=({}, {}))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an ``.npz`` file, whole or not at all, the same bytes for the same numbers."""
@@ -171,6 +174,10 @@ class Statistics:
             "model_sha256": self.model_sha256,
             "data": {"name": self.data_name, "sha256": self.data_sha256, "samples": self.samples},
             "points": points,
+            "pairs": [
+                [[tensor, axis, found.count] for (tensor, axis), found in half.items()]
+                for half in self.halves
+            ],
             "inputs": {name: list(shape) for name, shape in self.inputs.items()},
         }
         arrays: dict[str, NDArray[Any]] = {
@@ -179,6 +186,10 @@ class Statistics:
         for number, moments in enumerate(self.points.values()):
             for part in _FIELDS:
                 arrays[f"{number}.{part}"] = getattr(moments, part)
+        for place, half in enumerate(self.halves):
+            for number, found in enumerate(half.values()):
+                arrays[f"pairs{place}.{number}.mean"] = found.mean
+                arrays[f"pairs{place}.{number}.comoment"] = _packed(found.comoment)
         with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for name, array in arrays.items():
                 buffer = io.BytesIO()
@@ -205,6 +216,13 @@ class Statistics:
                     )
                     for number, (tensor, axis, count) in enumerate(head["points"])
                 }
+                halves = tuple(
+                    {
+                        (str(tensor), int(axis)): _pairs(archive, f"pairs{place}.{number}", count)
+                        for number, (tensor, axis, count) in enumerate(head["pairs"][place])
+                    }
+                    for place in range(2)
+                )
                 data = head["data"]
                 inputs = {str(name): tuple(shape) for name, shape in head["inputs"].items()}
                 return cls(
@@ -214,6 +232,7 @@ class Statistics:
                     data["samples"],
                     points,
                     inputs,
+                    (halves[0], halves[1]),
                 )
         except _UNREADABLE as error:
             raise InputError(
@@ -232,6 +251,33 @@ class Statistics:
                 f"{path}: these statistics belong to another model;"
                 " gather them again with 'onnxtrim stats'"
             )
+
+    def require_halves(self, points: Sequence[AxisRef]) -> Halves:
+        """The second moments, with a look at whether all are there.
+
+        Raises:
+            InputError: Some are missing.
+        """
+        if any(ref not in self.halves[0] for ref in points):
+            raise InputError(
+                "these statistics hold no second moments, which a budget needs; gather them again"
+                " with 'onnxtrim stats', without --no-pairs"
+            )
+        return self.halves
+
+
+def _packed(comoment: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The upper triangle of a symmetric matrix, row by row; a vector as it is."""
+    return comoment if comoment.ndim == 1 else comoment[np.triu_indices(len(comoment))]
+
+
+def _pairs(archive: Mapping[str, NDArray[Any]], name: str, count: int) -> SecondMoments:
+    mean, packed = archive[f"{name}.mean"], archive[f"{name}.comoment"]
+    if packed.shape == mean.shape and len(mean) > 1:
+        return SecondMoments(int(count), mean, packed)
+    comoment = np.zeros((len(mean), len(mean)))
+    comoment[np.triu_indices(len(mean))] = packed
+    return SecondMoments(int(count), mean, comoment + np.triu(comoment, 1).T)
 
 
 Progress = Callable[[str, int, int | None], None]
@@ -301,12 +347,17 @@ def merge(one: Statistics, other: Statistics) -> Statistics:
     """Statistics over two disjoint data sets of the same model.
 
     Raises:
-        InputError: They belong to different models.
+        InputError: They belong to different models, or one lacks second moments.
     """
     if one.model_sha256 != other.model_sha256 or one.points.keys() != other.points.keys():
         raise InputError("the two statistics belong to different models")
+    if any(a.keys() != b.keys() for a, b in zip(one.halves, other.halves, strict=True)):
+        raise InputError("only one of the two statistics holds second moments; gather both alike")
     points = {ref: one.points[ref].merge(other.points[ref]) for ref in one.points}
+    halves = join(one.halves[0], other.halves[0]), join(one.halves[1], other.halves[1])
     name = f"{one.data_name} + {other.data_name}"
     sha256 = f"{one.data_sha256}+{other.data_sha256}"
     samples = one.samples + other.samples
-    return replace(one, data_name=name, data_sha256=sha256, samples=samples, points=points)
+    return replace(
+        one, data_name=name, data_sha256=sha256, samples=samples, points=points, halves=halves
+    )

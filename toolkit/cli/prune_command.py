@@ -55,7 +55,8 @@ from onnxtrim.toolkit.trim import (
 @click.option(
     "--stats",
     type=click.Path(path_type=Path),
-    help="Statistics that 'onnxtrim stats' gathered, instead of --data.",
+    help="Statistics that 'onnxtrim stats' gathered: instead of --data for thresholds, beside it"
+    " for a budget, which then reads only the beginning of the data.",
 )
 @click.option("--remove", metavar="SHARE", help="Remove this share of the parameters, as 70%.")
 @click.option("--macs", metavar="SHARE", help="Keep this share of the multiply-accumulates.")
@@ -218,7 +219,7 @@ def command(
     elif budget is None and criterion != DEFAULT:
         raise click.UsageError("--criterion goes with a budget")
     elif budget is not None:
-        if thresholds != (None, None) or stats is not None or data is None:
+        if thresholds != (None, None) or data is None:
             raise click.UsageError("a budget goes with --data, and without thresholds")
         require_repair(repair, BUDGET_REPAIRS)
     else:
@@ -240,7 +241,9 @@ def command(
         if evaluation is not None:
             labelled = open_data(evaluation, prepared.inputs, need_labels=True)
         with progress_bar() as report:
-            planner = Planner(prepared, source, limits, criterion, report)
+            if loaded is not None:
+                loaded.require(prepared.analysis, prepared.sha256, str(stats))
+            planner = Planner(prepared, source, limits, criterion, report, loaded)
             mender = budget_repair(repair, planner.solver)
             chosen = plan_to(planner, prepared, budget, labelled, mender)
     elif given is not None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
+from onnxtrim.bench.errors import InputError
 from onnxtrim.toolkit.cli.common import (
     MODEL,
     check_output,
@@ -19,7 +21,8 @@ from onnxtrim.toolkit.cli.common import (
     with_json,
 )
 from onnxtrim.toolkit.prepare import Prepared, prepare
-from onnxtrim.toolkit.statistics import Statistics, gather
+from onnxtrim.toolkit.second_moments import gather_halves, read_points
+from onnxtrim.toolkit.statistics import Statistics, gather, merge
 
 
 @click.command("stats")
@@ -34,26 +37,56 @@ from onnxtrim.toolkit.statistics import Statistics, gather
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write (.npz)."
 )
+@click.option(
+    "--update",
+    is_flag=True,
+    help="Add these data to the statistics that --output holds already.",
+)
+@click.option(
+    "--no-pairs",
+    is_flag=True,
+    help="Leave the second moments out: half the time, a small file, thresholds only.",
+)
 @with_json
-def command(model: Path, data: str, batch: int, output: Path, as_json: bool) -> None:
+def command(
+    model: Path,
+    data: str,
+    batch: int,
+    output: Path,
+    update: bool,
+    no_pairs: bool,
+    as_json: bool,
+) -> None:
     """Gather statistics of MODEL's activations once, for many plans.
 
-    One streaming pass in ONNX Runtime, accumulated in float64; memory does not grow with the
-    number of samples. For every unit: mean, standard deviation, mean absolute value, share of
-    zeros, smallest and largest value, after the activation, where a consumer reads it.
+    Streamed through ONNX Runtime, accumulated in float64; memory does not grow with the number of
+    samples. For every unit: mean, standard deviation, mean absolute value, share of zeros, smallest
+    and largest value, after the activation, where a consumer reads it. For every pair of units
+    that are read together: their second moment, which budgets need.
 
     \b
     Example:
       onnxtrim stats model.onnx --data calib.npz -o stats.npz
+      onnxtrim stats model.onnx --data more.npz --update -o stats.npz
       onnxtrim prune model.onnx --stats stats.npz --mean-below 0.1 --std-below 0.4 -o small.onnx
+      onnxtrim prune model.onnx --stats stats.npz --data calib.npz --remove 70% -o small.onnx
     """
     check_output(output, model, Path(data))
+    before = Statistics.load(output) if update else None
     prepared, source = prepare(model, data)
     assert source is not None  # --data is required
+    analysis = prepared.analysis
+    if before is not None:
+        before.require(analysis, prepared.sha256, str(output))
+        if source.sha256 in before.data_sha256:
+            raise InputError(f"{data}: these data are in {output} already; give others")
     with progress_bar() as report:
-        statistics = gather(
-            prepared.analysis, source, prepared.sha256, batch=batch, progress=report
-        )
+        statistics = gather(analysis, source, prepared.sha256, batch=batch, progress=report)
+        if not no_pairs:
+            halves = gather_halves(analysis, read_points(analysis), source, progress=report)
+            statistics = replace(statistics, halves=halves)
+    if before is not None:
+        statistics = merge(before, statistics)
     statistics.save(output)
     value = _to_json(prepared, statistics, output)
     if as_json:
@@ -87,7 +120,7 @@ def _to_json(prepared: Prepared, statistics: Statistics, output: Path) -> dict[s
     groups = []
     for group in prepared.analysis.groups:
         refs = [ref for ref in group.consumer_inputs() if ref in group.slices]
-        for (tensor, _), moments in zip(refs, statistics.of(group), strict=True):
+        for (tensor, axis), moments in zip(refs, statistics.of(group), strict=True):
             groups.append(
                 {
                     "name": group.name,
@@ -96,6 +129,12 @@ def _to_json(prepared: Prepared, statistics: Statistics, output: Path) -> dict[s
                     "mean": _summary(moments.mean),
                     "std": _summary(moments.std),
                     "dead": int((moments.zeros == 1).sum()),
+                    "rows": moments.count,
+                    "pair_rows": sum(
+                        half[tensor, axis].count
+                        for half in statistics.halves
+                        if (tensor, axis) in half
+                    ),
                 }
             )
     return {
