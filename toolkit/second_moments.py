@@ -9,13 +9,15 @@ float64. Long axes are read at every n-th element, another one in every batch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from onnxtrim.bench.data import DataSource
 from onnxtrim.bench.session import run
-from onnxtrim.toolkit.comoments import Halves, SecondMoments
+from onnxtrim.toolkit.comoments import Halves, Moments, SecondMoments
 from onnxtrim.toolkit.graph.execute import Feeds, WeightFile
 from onnxtrim.toolkit.graph.groups import Analysis
 from onnxtrim.toolkit.graph.labels import AxisRef
@@ -27,6 +29,35 @@ WIDE = 4096
 
 ROWS = 400_000
 """Most rows per tensor that are wanted; more change nothing that a repair can use."""
+
+
+class Sums:
+    """Shifted sums of one point, over batches."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._total: Any = 0.0
+        self._products: Any = 0.0
+
+    def add(self, products: NDArray[Any], total: NDArray[Any], count: int) -> None:
+        """Add a batch."""
+        if self._count:
+            self._products += products
+            self._total += total
+        else:
+            self._products = products.astype(np.float64)
+            self._total = total.astype(np.float64)
+        self._count += count
+
+    def moments(self, shift: NDArray[Any]) -> SecondMoments:
+        """The moments of what was added, given what was subtracted before."""
+        mean = self._total / self._count
+        with np.errstate(invalid="ignore", over="ignore"):  # infinities are the caller's to refuse
+            if self._products.ndim == 2:
+                self._products -= np.outer(self._total, mean)
+            else:
+                self._products -= self._total * mean
+        return SecondMoments(self._count, shift + mean, self._products)
 
 
 class MomentsProbe:
@@ -56,7 +87,7 @@ class MomentsProbe:
         values.update({value.name: value for value in graph.inputs})
         graph.outputs.clear()
         for number, (tensor, axis) in enumerate(self._points):
-            _append(graph, values[tensor], axis, shapes[tensor], number)
+            _append(graph, values[tensor], axis, shapes[tensor], number, self._steps[number] > 1)
         self._shifts = [np.zeros(shapes[t][a], np.float32) for t, a in self._points]
         self._session = weights.session(clone, optimise=True)
         self._inputs = {item.name for item in self._session.get_inputs()}
@@ -64,15 +95,16 @@ class MomentsProbe:
 
     def centre(self, feeds: Feeds) -> None:
         """Shift by the means of this batch from now on."""
-        found = self.run(feeds)
+        sums: dict[AxisRef, Sums] = {}
+        self.add(feeds, sums)
         for number, ref in enumerate(self._points):
-            if ref in found:
-                mean = np.nan_to_num(found[ref].mean, posinf=0, neginf=0)
+            if ref in sums:
+                mean = np.nan_to_num(sums[ref].moments(np.zeros(1)).mean, posinf=0, neginf=0)
                 self._shifts[number] = mean.astype(np.float32)
         self._runs = 0
 
-    def run(self, feeds: Feeds) -> dict[AxisRef, SecondMoments]:
-        """The moments of one batch at every point.
+    def add(self, feeds: Feeds, sums: dict[AxisRef, Sums]) -> None:
+        """Add one batch to the sums of every point.
 
         Raises:
             InputError: ONNX Runtime refuses the inputs.
@@ -85,22 +117,24 @@ class MomentsProbe:
         self._runs += 1
         wanted = {name: array for name, array in wanted.items() if name in self._inputs}
         found = iter(run(self._session, wanted, "the model"))
-        result = {}
-        for ref, shift in zip(self._points, self._shifts, strict=True):
-            products, total, shape = (np.asarray(next(found), np.float64) for _ in range(3))
-            count = int(shape[0])
-            if not count:
-                continue  # an empty tensor, such as no detections
-            mean = total / count
-            with np.errstate(invalid="ignore"):  # infinities are the caller's to refuse
-                square = np.outer(total, mean) if products.ndim == 2 else total * mean
-                comoment = products - square
-            result[ref] = SecondMoments(count, shift + mean, comoment)
-        return result
+        for ref in self._points:
+            products, total, shape = (next(found) for _ in range(3))
+            if shape[0]:  # or the tensor is empty, as with no detections
+                sums.setdefault(ref, Sums()).add(products, total, int(shape[0]))
+
+    def moments(self, sums: Mapping[AxisRef, Sums]) -> Moments:
+        """What was added."""
+        points = zip(self._points, self._shifts, strict=True)
+        return {ref: sums[ref].moments(shift) for ref, shift in points if ref in sums}
 
 
 def _append(
-    graph: ir.Graph, value: ir.Value, axis: int, shape: tuple[int, ...], number: int
+    graph: ir.Graph,
+    value: ir.Value,
+    axis: int,
+    shape: tuple[int, ...],
+    number: int,
+    is_sampled: bool,
 ) -> None:
     def op(operator: str, *inputs: ir.Value, **attributes: int | list[int]) -> ir.Value:
         node = ir.node(operator, list(inputs), attributes=attributes)
@@ -118,16 +152,25 @@ def _append(
         return fed
 
     size = shape[axis]
-    last = [other for other in range(len(shape)) if other != axis] + [axis]
     opset = graph.opset_imports.get("", 1)
-    rows = op("Cast", value, to=ir.DataType.FLOAT)
-    if last != sorted(last):
-        rows = op("Transpose", rows, perm=last)
-    rows = op("Reshape", rows, constant("rows", [-1, size]))
-    if opset >= 10:  # Slice takes operands
+
+    def sampled(rows: ir.Value, along: int) -> ir.Value:
+        if not is_sampled or opset < 10:  # Slice takes no operands
+            return rows
         first, step = feed("first", ir.DataType.INT64, 1), feed("step", ir.DataType.INT64, 1)
         end = constant("end", [np.iinfo(np.int64).max])
-        rows = op("Slice", rows, first, end, constant("axes", [0]), step)
+        return op("Slice", rows, first, end, constant("axes", [along]), step)
+
+    rows = op("Cast", value, to=ir.DataType.FLOAT)
+    if is_sampled and axis == 1 and len(shape) > 2:  # a sample is cheaper to transpose
+        rows = sampled(op("Reshape", rows, constant("pixels", [0, size, -1])), 2)
+        rows = op("Transpose", rows, perm=[0, 2, 1])
+        rows = op("Reshape", rows, constant("rows", [-1, size]))
+    else:
+        last = [other for other in range(len(shape)) if other != axis] + [axis]
+        if last != sorted(last):
+            rows = op("Transpose", rows, perm=last)
+        rows = sampled(op("Reshape", rows, constant("rows", [-1, size])), 0)
     rows = op("Sub", rows, feed("shift", ir.DataType.FLOAT, size))
     over = constant("over", [0])
 
@@ -148,6 +191,12 @@ def _append(
 
 BATCH = 64
 """Samples per run; every second batch is for judging."""
+
+AT_ONCE = 8
+"""Most batches of one half in a run."""
+
+ELEMENTS = 4_000_000
+"""Most elements of the tensors that are read, where batches are joined."""
 
 
 def half_batch(samples: int | None) -> int:
@@ -185,22 +234,57 @@ def gather_halves(
     batch = batch or half_batch(data.samples)
     normalised = analysis.normalised
     steps = _steps(normalised.shapes, normalised.feeds, points, data.samples)
-    halves: Halves = ({}, {})
     if not points:
-        return halves
+        return {}, {}
     probe = MomentsProbe(analysis.model, points, normalised.shapes, steps, normalised.weights)
+    sums: tuple[dict[AxisRef, Sums], dict[AxisRef, Sums]] = ({}, {})
     seen = 0
+    at_once = _batches_at_once(analysis, points, batch)
+    waiting: tuple[list[Feeds], list[Feeds]] = ([], [])
     for number, item in enumerate(data.batches(batch)):
         if not number:
             probe.centre(item.feeds)
-        half = halves[number % 2]
-        for ref, moments in probe.run(item.feeds).items():
-            require_finite(moments.mean, moments.comoment, ref[0], data.name)
-            half[ref] = half[ref].merge(moments) if ref in half else moments
+        _add(probe, waiting[number % 2], sums[number % 2], item.feeds, at_once)
         seen += len(item)
         if progress is not None:
             progress("second moments", seen, data.samples)
-    return halves
+    for rest, half in zip(waiting, sums, strict=True):
+        for feeds in rest:
+            probe.add(feeds, half)
+    even, odd = (probe.moments(half) for half in sums)
+    for found in (even, odd):
+        for (tensor, _), moments in found.items():
+            require_finite(moments.mean, moments.comoment, tensor, data.name)
+    return even, odd
+
+
+def _batches_at_once(analysis: Analysis, points: Sequence[AxisRef], batch: int) -> int:
+    """How many batches of a half to run together: small tensors give large sums too often."""
+    shapes = analysis.normalised.shapes
+    if any(
+        value.shape is None or not len(value.shape) or isinstance(value.shape[0], int)
+        for value in analysis.model.graph.inputs
+    ):
+        return 1
+    small = max(min(len(array) for array in analysis.normalised.feeds.values()), 1)
+    elements = sum(int(np.prod(shapes[tensor])) for tensor, _ in points) * batch // small
+    return max(1, min(AT_ONCE, ELEMENTS // max(elements, 1)))
+
+
+def _add(
+    probe: MomentsProbe,
+    waiting: list[Feeds],
+    sums: dict[AxisRef, Sums],
+    feeds: Feeds,
+    at_once: int,
+) -> None:
+    waiting.append(feeds)
+    if len(waiting) == at_once:
+        together = feeds
+        if at_once > 1:
+            together = {name: np.concatenate([f[name] for f in waiting]) for name in feeds}
+        waiting.clear()
+        probe.add(together, sums)
 
 
 def _steps(
