@@ -14,12 +14,12 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from onnxtrim.toolkit.cut import Cut
 from onnxtrim.toolkit.elimination import Vector
 from onnxtrim.toolkit.graph.edit import Positions
-from onnxtrim.toolkit.graph.execute import Feeds, Prober, WeightFile
+from onnxtrim.toolkit.graph.execute import Feeds
 from onnxtrim.toolkit.graph.groups import Analysis
 from onnxtrim.toolkit.graph.labels import Index
-from onnxtrim.toolkit.graph.surgery import Keep, remove_units
 from onnxtrim.toolkit.graph.values import constant_array
 from onnxtrim.toolkit.patches import Rows, Window, window_of
 from onnxtrim.toolkit.readers import Reader
@@ -97,12 +97,9 @@ class Product:
         self.shape.append(shape)
         self.target.append(target[:, self.out])
 
-    def fit(
-        self, analysis: Analysis, result: Repaired, keep: Keep, batches: Sequence[Feeds]
-    ) -> None:
+    def fit(self, analysis: Analysis, result: Repaired, cut: Cut, batches: Sequence[Feeds]) -> None:
         """Solve the reader and write it into the repaired model."""
         reader, taps = self.reader, self.window.taps
-        pruned = remove_units(result.model, analysis, keep, result.new_biases)
         node = next(node for node in result.model.graph if node.name == reader.node)
         blocks = reader.blocks(result.model)
         outputs = len(self.out)
@@ -114,7 +111,7 @@ class Product:
             [Sums(len(r) * taps + 1, len(c)) for r, c in zip(rows, kept, strict=True)]
             for _ in range(2)
         ]
-        self._gather(pruned, batches, halves)
+        self._gather(cut, batches, halves)
         delta = np.zeros(outputs)
         for number, (at, matrix) in enumerate(blocks):
             pick = np.ix_(rows[number], kept[number])
@@ -132,13 +129,11 @@ class Product:
             add_to_output(result, analysis, node, delta, reader.weight.dtype(result.model))
         self.target.clear()
 
-    def _gather(
-        self, pruned: ir.Model, batches: Sequence[Feeds], halves: Sequence[Sequence[Sums]]
-    ) -> None:
+    def _gather(self, cut: Cut, batches: Sequence[Feeds], halves: Sequence[Sequence[Sums]]) -> None:
         """Sums over the pruned model's patches and the targets."""
         names = [self.reader.point[0], *([self.other] if self.other else [])]
         inner = [name for name in dict.fromkeys(names) if name not in batches[0]]
-        probe = Prober(pruned, WeightFile()).probe(inner, optimise=True)
+        probe = cut.probe(inner)
         towards = self.towards[self.out] if len(self.towards) > 1 else self.towards
         for number, feeds in enumerate(batches):
             found = {**feeds, **probe.run(feeds)}

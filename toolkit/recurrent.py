@@ -17,20 +17,19 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from onnxtrim.toolkit.graph.edit import Names, Positions
-from onnxtrim.toolkit.graph.execute import Feeds, Prober, WeightFile
+from onnxtrim.toolkit.cut import Cut
+from onnxtrim.toolkit.graph.edit import Positions
+from onnxtrim.toolkit.graph.execute import Feeds
 from onnxtrim.toolkit.graph.groups import Analysis
-from onnxtrim.toolkit.graph.surgery import Keep, remove_units
 from onnxtrim.toolkit.patches import Rows
 from onnxtrim.toolkit.readers import stored
 from onnxtrim.toolkit.repair import Repaired
 from onnxtrim.toolkit.ridge import Sums, best_fit
+from onnxtrim.toolkit.states import GATES, states_of
 from onnxtrim.toolkit.stored import Stored
 
 Array = NDArray[Any]
 Places = tuple[NDArray[np.int64], NDArray[np.int64]]  # time steps, samples
-
-GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 PASSES = 3
 """Fits, each on the states that the one before left."""
@@ -177,16 +176,11 @@ class Recurrence:
             seen.targets.append(targets)
         self._seen.append(seen)
 
-    def fit(
-        self, analysis: Analysis, result: Repaired, keep: Keep, batches: Sequence[Feeds]
-    ) -> None:
+    def fit(self, analysis: Analysis, result: Repaired, cut: Cut, batches: Sequence[Feeds]) -> None:
         """Solve the gates and write them into the repaired model."""
         best, least = self._read(result.model), np.inf
         for step in range(PASSES + 1):
-            pruned = remove_units(result.model, analysis, keep, result.new_biases)
-            name_states(pruned)
-            inner = [name for name in self.names if name not in batches[0]]
-            probe = Prober(pruned, WeightFile()).probe(inner, optimise=True)
+            probe = cut.probe(name for name in self.names if name not in batches[0])
             halves = self._halves()
             whole = self._read(result.model)
             now = whole.cut(self.inputs, self.units, GATES[self.operator])
@@ -316,19 +310,6 @@ class Recurrence:
         arrays = weights.inputs, weights.states, weights.bias
         for part, array in zip(self.stored, arrays, strict=True):
             part.write(model, array)
-
-
-def name_states(model: ir.Model) -> None:
-    """Name the states of recurrent nodes of which only the last are used."""
-    names = Names(model.graph)
-    for node in model.graph:
-        if node.op_type in GATES and not node.outputs[0].name:
-            node.outputs[0].name = names.fresh(states_of(node))
-
-
-def states_of(node: ir.Node) -> str:
-    """Name of the states of a recurrent node; also where the file gives none."""
-    return node.outputs[0].name or f"{node.name}/states"
 
 
 def find_recurrence(

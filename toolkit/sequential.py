@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from onnxtrim.toolkit.cut import Cut
 from onnxtrim.toolkit.graph.edit import Positions
 from onnxtrim.toolkit.graph.execute import Feeds, Prober
 from onnxtrim.toolkit.graph.groups import Analysis
@@ -22,8 +23,9 @@ from onnxtrim.toolkit.graph.surgery import Keep, positions
 from onnxtrim.toolkit.graph.values import independent_values
 from onnxtrim.toolkit.products import Product, find_product
 from onnxtrim.toolkit.readers import find_readers
-from onnxtrim.toolkit.recurrent import GATES, Recurrence, find_recurrence, name_states
+from onnxtrim.toolkit.recurrent import Recurrence, find_recurrence
 from onnxtrim.toolkit.repair import Repaired
+from onnxtrim.toolkit.states import GATES, name_states
 from onnxtrim.toolkit.statistics import Progress
 
 ELEMENTS = 100_000_000
@@ -52,8 +54,9 @@ def repair_in_sequence(
     tasks = _tasks(analysis, positions(analysis, keep))
     for part in _parts(analysis, tasks, batches):
         _look_at_original(analysis, part, batches)
+    cut = Cut(analysis, keep, result)
     for number, task in enumerate(tasks):
-        task.fit(analysis, result, keep, batches)
+        task.fit(analysis, result, cut, batches)
         if progress is not None:
             progress("repair", number + 1, len(tasks))
     return result

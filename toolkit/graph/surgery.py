@@ -46,6 +46,24 @@ def positions(analysis: Analysis, keep: Keep) -> Positions:
     return result
 
 
+def positions_with(analysis: Analysis, keep: Keep, new_biases: Mapping[str, AxisRef]) -> Positions:
+    """The same, with the vectors that a repair added."""
+    stays = positions(analysis, keep)
+    for name, (tensor, axis) in new_biases.items():
+        ref = (tensor, axis % len(analysis.normalised.shapes[tensor]))
+        if ref in stays:
+            stays[name, 0] = stays[ref]
+    return stays
+
+
+def cut_initializer(value: ir.Value, stays: Positions) -> None:
+    """Take what leaves out of an initializer of full size."""
+    name = value.name or ""
+    masks = [(axis, stays[name, axis]) for axis in _axes(value) if (name, axis) in stays]
+    if masks:
+        _slice(value, masks)
+
+
 def remove_units(
     model: ir.Model, analysis: Analysis, keep: Keep, new_biases: Mapping[str, AxisRef] | None = None
 ) -> ir.Model:
@@ -61,18 +79,12 @@ def remove_units(
         The smaller model; values keep their names. Initializers that were shared are not yet
         shared again.
     """
-    stays = positions(analysis, keep)
-    for name, (tensor, axis) in (new_biases or {}).items():
-        ref = (tensor, axis % len(analysis.normalised.shapes[tensor]))
-        if ref in stays:
-            stays[name, 0] = stays[ref]
+    stays = positions_with(analysis, keep, new_biases or {})
     result = model.clone()
     graph = result.graph
     edit = Edit(graph, stays, analysis.normalised.shapes)
-    for name, value in list(graph.initializers.items()):
-        masks = [(axis, stays[name, axis]) for axis in _axes(value) if (name, axis) in stays]
-        if masks:
-            _slice(value, masks)
+    for value in list(graph.initializers.values()):
+        cut_initializer(value, stays)
     for node in list(graph):
         rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if rule is not None and rule.resize is not None:
