@@ -48,7 +48,8 @@ class Spec:
         eval: The same of the labelled set, or None.
         criterion: ``name`` and its options.
         repair: ``"mean"`` or ``"none"``.
-        grid: One pair (mean_below, std_below), or one share to remove, per candidate.
+        grid: One pair (mean_below, std_below), or one share to remove, per candidate; with the
+            name of the criterion for a baseline.
         max_drop: Accuracy that may be lost, in percentage points.
         bench: Options of the measurement.
         machine: Fingerprint of the machine and versions.
@@ -59,7 +60,7 @@ class Spec:
     eval: Mapping[str, Any] | None
     criterion: Mapping[str, Any]
     repair: str
-    grid: tuple[tuple[float, ...], ...]
+    grid: tuple[tuple[float | str, ...], ...]
     max_drop: float
     bench: Mapping[str, Any]
     machine: Mapping[str, Any]
@@ -230,9 +231,12 @@ def _firsts(candidates: Sequence[Candidate]) -> list[Candidate]:
 def _spec(path: Path) -> Spec:
     read = JsonReader(read_json(path, SPEC_SCHEMA), str(path))
     try:
-        grid = tuple(tuple(float(x) for x in pair) for pair in read.get("grid", list))
+        grid = tuple(
+            tuple(x if isinstance(x, str) else float(x) for x in point)
+            for point in read.get("grid", list)
+        )
     except (TypeError, ValueError):
-        read.fail("has a 'grid' that is not a list of pairs of numbers")
+        read.fail("has a 'grid' that is not a list of lists of numbers")
     return Spec(
         model=read.get("model", dict),
         data=read.get("data", dict),

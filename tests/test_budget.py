@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 import onnxtrim
 from onnxtrim.bench.data import DataSource
+from onnxtrim.bench.report.trade_off import trade_offs
+from onnxtrim.bench.run_folder import load_run
 from onnxtrim.bench.session import RunOptions, open_session
 from onnxtrim.export.model_io import model_bytes
 from onnxtrim.toolkit import second_moments
@@ -400,6 +402,28 @@ def test_a_sweep_over_thresholds_and_budgets(here: Path) -> None:
     assert "remove 60%" in (here / "run" / "report.html").read_text(encoding="utf-8")
     alone = run(*command[:-1], "alone", "--budgets", "0.5", *UNMEASURED, "--json").json()
     assert [item["id"] for item in alone["candidates"]] == ["r50"]
+
+
+def test_a_sweep_with_baselines(here: Path) -> None:
+    """They are worse, and the report draws a line for each way."""
+    command = ("sweep", "model.onnx", "--data", "calib.npz", "--eval", "test.npz", "-o", "run")
+    baselines = ("--baseline", "magnitude", "--baseline", "random")
+    value = run(*command, *baselines, "--budgets", "30%,60%", *UNMEASURED, "--json").json()
+    ids = ["r30", "r60", "r30-magnitude", "r60-magnitude", "r30-random", "r60-random"]
+    assert [item["id"] for item in value["candidates"]] == ids
+    error = {item["id"]: item["divergence"] for item in value["candidates"]}
+    assert error["r60"] < min(error["r60-magnitude"], error["r60-random"])
+    series = trade_offs(load_run(here / "run"))[0].series
+    assert [line.name for line in series] == [
+        "budgets",
+        "magnitude, no repair",
+        "random, no repair",
+    ]
+    assert all(len(line.x) == 2 and line.x[0] < line.x[1] for line in series)
+    assert run("report", "run", "--plots", "plots").code == 0
+    page = (here / "run" / "report.html").read_text(encoding="utf-8")
+    assert "by magnitude, no repair" in page
+    assert run(*command[:-1], "alone", *baselines, *UNMEASURED).code == 2
 
 
 @pytest.mark.parametrize(

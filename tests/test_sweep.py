@@ -18,14 +18,14 @@ from onnxtrim.bench.session import RunOptions
 from onnxtrim.bench.size import model_size
 from onnxtrim.toolkit import sweep as module
 from onnxtrim.toolkit.apply import apply_plan
-from onnxtrim.toolkit.grid import candidate_id
+from onnxtrim.toolkit.grid import Point
 from onnxtrim.toolkit.plan import Plan
 from onnxtrim.toolkit.sweep import SweepOptions, sweep
 from tests.bench_models import save_mlp
 from tests.cli import WIDTHS, samples, snapshot
 
 GRID = ((0.3, 0.5), (0.4, 0.6), (0.400001, 0.600001), (0.5, 0.8))
-IDS = [candidate_id(pair) for pair in GRID]
+IDS = [Point(pair).id for pair in GRID]
 SETTINGS = Settings(options=RunOptions(threads=1), latency=False, memory=False)
 
 

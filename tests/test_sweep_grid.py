@@ -10,7 +10,7 @@ import pytest
 
 from onnxtrim.bench.compare import Settings
 from onnxtrim.bench.errors import InputError
-from onnxtrim.toolkit.grid import DEFAULT_GRID, candidate_id, read_grid
+from onnxtrim.toolkit.grid import DEFAULT_GRID, Point, read_grid
 from onnxtrim.toolkit.sweep import SweepOptions, sweep
 from tests.zoo import ZOO
 
@@ -29,7 +29,7 @@ def test_grids_from_files(tmp_path: Path) -> None:
 def test_the_default_grid_has_the_published_pairs() -> None:
     published = {(0.1, 0.4), (0.2, 0.5), (0.3, 0.6), (0.3, 0.8), (0.5, 1.0), (0.7, 1.2)}
     assert published <= set(DEFAULT_GRID)
-    assert [candidate_id(pair) for pair in DEFAULT_GRID[:2]] == ["m0.1-s0.4", "m0.2-s0.5"]
+    assert [Point(pair).id for pair in DEFAULT_GRID[:2]] == ["m0.1-s0.4", "m0.2-s0.5"]
 
 
 def test_grids_that_are_refused() -> None:

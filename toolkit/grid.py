@@ -1,9 +1,10 @@
-"""The points of a sweep: pairs of thresholds, and budgets."""
+"""The points of a sweep: pairs of thresholds, budgets, and baselines of budgets."""
 
 from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from onnxtrim.bench.errors import InputError
@@ -11,21 +12,41 @@ from onnxtrim.bench.errors import InputError
 DEFAULT_GRID = ((0.1, 0.4), (0.2, 0.5), (0.3, 0.6), (0.3, 0.8), (0.5, 1.0), (0.7, 1.2))
 
 
-Point = tuple[float, ...]
-"""Thresholds (mean_below, std_below), or a budget (share of the parameters to remove,)."""
+@dataclass(frozen=True)
+class Point:
+    """What one candidate is made by.
 
+    Attributes:
+        values: Thresholds (mean_below, std_below), or a budget (share of the parameters,).
+        baseline: The criterion of a baseline, which gets no repair; empty for none.
+    """
 
-def candidate_id(point: Point) -> str:
-    """The name of a candidate, from its thresholds or its budget."""
-    if len(point) == 1:
-        return f"r{100 * point[0]:g}"
-    return f"m{point[0]:g}-s{point[1]:g}"
+    values: tuple[float, ...]
+    baseline: str = ""
 
+    @property
+    def is_budget(self) -> bool:
+        """Whether it is a share to remove."""
+        return len(self.values) == 1
 
-def point_settings(point: Point) -> dict[str, float]:
-    """The same by name."""
-    names = ("remove",) if len(point) == 1 else ("mean_below", "std_below")
-    return dict(zip(names, point, strict=True))
+    @property
+    def id(self) -> str:
+        """The name of the candidate."""
+        if not self.is_budget:
+            return "m{:g}-s{:g}".format(*self.values)
+        return f"r{100 * self.values[0]:g}" + (f"-{self.baseline}" if self.baseline else "")
+
+    @property
+    def settings(self) -> dict[str, float | str]:
+        """The same by name."""
+        if not self.is_budget:
+            return dict(zip(("mean_below", "std_below"), self.values, strict=True))
+        baseline = {"baseline": self.baseline} if self.baseline else {}
+        return {"remove": self.values[0], **baseline}
+
+    def to_json(self) -> list[float | str]:
+        """The form in which it stands in the spec of a sweep."""
+        return [*self.values, *([self.baseline] if self.baseline else [])]
 
 
 def read_grid(path: str | os.PathLike[str]) -> list[tuple[float, float]]:

@@ -7,7 +7,6 @@ the same as without the interruption, apart from timings.
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,7 +31,8 @@ from onnxtrim.toolkit.apply import apply_plan
 from onnxtrim.toolkit.budget import Budget
 from onnxtrim.toolkit.criteria import Threshold
 from onnxtrim.toolkit.graph_json import graph_json
-from onnxtrim.toolkit.grid import DEFAULT_GRID, Point, candidate_id, point_settings
+from onnxtrim.toolkit.grid import DEFAULT_GRID, Point
+from onnxtrim.toolkit.orders import CRITERIA, DEFAULT
 from onnxtrim.toolkit.plan import Plan, make_plan
 from onnxtrim.toolkit.planner import Planner
 from onnxtrim.toolkit.prepare import Calibration, Prepared, prepare
@@ -49,6 +49,7 @@ class SweepOptions:
     Attributes:
         grid: Pairs (mean_below, std_below), one candidate each.
         budgets: Shares of the parameters to remove, one candidate each.
+        baselines: Criteria that are tried at every budget, too, without a repair.
         absolute: Compare the absolute value of the mean.
         repair: ``"mean"`` (and for budgets sequential), or ``"none"``.
         max_drop: Accuracy that the chosen candidate may lose, in percentage points.
@@ -58,6 +59,7 @@ class SweepOptions:
 
     grid: Sequence[tuple[float, float]] = DEFAULT_GRID
     budgets: Sequence[float] = ()
+    baselines: Sequence[str] = ()
     absolute: bool = False
     repair: str = "mean"
     max_drop: float = 0.5
@@ -67,8 +69,13 @@ class SweepOptions:
     def __post_init__(self) -> None:
         if not self.points:
             raise InputError("the grid is empty; give at least one pair of thresholds, or budget")
-        if len({candidate_id(point) for point in self.points}) < len(self.points):
-            raise InputError("the grid holds a pair of thresholds or a budget twice")
+        if len({point.id for point in self.points}) < len(self.points):
+            raise InputError("the grid holds a pair of thresholds, a budget or a baseline twice")
+        for name in self.baselines:
+            if name not in CRITERIA:
+                raise InputError(f"baseline {name!r}: must be one of {', '.join(CRITERIA)}")
+        if self.baselines and not self.budgets:
+            raise InputError("baselines are tried at budgets; give some, as 50%,74%")
         if self.repair not in REPAIRS:
             raise InputError(f"repair {self.repair!r}: must be one of {', '.join(REPAIRS)}")
         for pair in self.grid:
@@ -79,7 +86,9 @@ class SweepOptions:
     @property
     def points(self) -> list[Point]:
         """One for each candidate."""
-        return [*self.grid, *((share,) for share in self.budgets)]
+        budgets = [Point((share,)) for share in self.budgets]
+        baselines = [Point((share,), name) for name in self.baselines for share in self.budgets]
+        return [*(Point(pair) for pair in self.grid), *budgets, *baselines]
 
 
 def sweep(
@@ -153,6 +162,7 @@ class _Sweep:
         self.labelled = labelled
         self.options = options
         self.statistics = statistics
+        self._planners: dict[str, Planner] = {}
 
     def run(
         self,
@@ -169,31 +179,34 @@ class _Sweep:
             for number, point in enumerate(self.options.points):
                 if progress is not None:
                     progress("candidates", number, total)
-                name = candidate_id(point)
-                if name not in done:
-                    done[name] = self._candidate(name, point, done, progress)
-                    append_line(file, done[name])
+                if point.id not in done:
+                    done[point.id] = self._candidate(point, done, progress)
+                    append_line(file, done[point.id])
                 if on_candidate is not None:
-                    on_candidate(done[name])
+                    on_candidate(done[point.id])
             if progress is not None:
                 progress("candidates", total, total)
 
-    @functools.cached_property
-    def _planner(self) -> Planner:
-        return Planner(self.prepared, self.data)
+    def _planner(self, point: Point) -> Planner:
+        criterion = point.baseline or DEFAULT
+        if criterion not in self._planners:
+            self._planners[criterion] = Planner(self.prepared, self.data, criterion=criterion)
+        return self._planners[criterion]
 
     def _plan(self, point: Point) -> Plan:
-        if len(point) == 1:
-            return self._planner.plan(Budget("remove", point[0]))
-        criterion = Threshold(point[0], point[1], self.options.absolute)
+        if point.is_budget:
+            return self._planner(point).plan(Budget("remove", point.values[0]))
+        mean_below, std_below = point.values
+        criterion = Threshold(mean_below, std_below, self.options.absolute)
         return make_plan(self.prepared.analysis, self.statistics, criterion)
 
     def _require_removals(self, done: Mapping[str, Any]) -> None:
         """Refuse what can't be built before anything is measured."""
-        for share in self.options.budgets:
-            if candidate_id((share,)) not in done:
-                self._plan((share,))
-        plans = [self._plan(pair) for pair in self.options.grid]
+        points = self.options.points
+        for point in points:
+            if point.is_budget and point.id not in done:
+                self._plan(point)
+        plans = [self._plan(point) for point in points if not point.is_budget]
         if plans and not any(plan.removals for plan in plans):
             require_removals(self.prepared, plans[0], self.statistics)
 
@@ -216,7 +229,6 @@ class _Sweep:
 
     def _candidate(
         self,
-        name: str,
         point: Point,
         done: Mapping[str, dict[str, Any]],
         progress: Progress | None,
@@ -225,27 +237,30 @@ class _Sweep:
         head = {
             "schema": RESULT_SCHEMA,
             "kind": "candidate",
-            "id": name,
-            "settings": point_settings(point),
+            "id": point.id,
+            "settings": point.settings,
             "plan": plan.kept_hash(),
         }
-        twins = (line for line in done.values() if line.get("plan") == head["plan"])
+        twins = (
+            line
+            for line in done.values()
+            if line.get("plan") == head["plan"]
+            and line["settings"].keys() == point.settings.keys()  # or the repair is another
+        )
         twin = next(twins, None)
         if twin is not None:
             same = {key: value for key, value in twin.items() if key not in head}
             same["warnings"] = list(plan.warnings)
             return {**head, **same, "same_as": twin["same_as"] or twin["id"], "metrics": {}}
-        return {**head, "same_as": None, **self._build(name, point, plan, progress)}
+        return {**head, "same_as": None, **self._build(point, plan, progress)}
 
-    def _build(
-        self, name: str, point: Point, plan: Plan, progress: Progress | None
-    ) -> dict[str, Any]:
+    def _build(self, point: Point, plan: Plan, progress: Progress | None) -> dict[str, Any]:
         repair: Repair | None = None
-        if self.options.repair != "none":
-            is_budget = len(point) == 1
-            repair = self._planner.solver if is_budget else MeanFolding(self.statistics)
+        if self.options.repair != "none" and not point.baseline:
+            solver = self._planner(point).solver if point.is_budget else None
+            repair = solver or MeanFolding(self.statistics)
         result = apply_plan(self.prepared, plan, repair, self.data)
-        model = self.folder / "models" / f"{name}.onnx"
+        model = self.folder / "models" / f"{point.id}.onnx"
         plan.save(model.with_suffix(".plan.json"))
         result.save(model)
         measured = compare(
@@ -256,7 +271,7 @@ class _Sweep:
             progress=progress,
         )
         return {
-            "model": f"models/{name}.onnx",
+            "model": f"models/{point.id}.onnx",
             **result.to_json(),
             "metrics": metrics_to_json(measured.metrics),
         }
@@ -280,7 +295,7 @@ def _spec(
         "eval": None if labelled is None else _about(labelled),
         "criterion": {"name": "threshold", "absolute": options.absolute},
         "repair": options.repair,
-        "grid": [list(point) for point in options.points],
+        "grid": [point.to_json() for point in options.points],
         "max_drop": options.max_drop,
         "bench": options.settings.to_json(),
         "machine": fingerprint(),

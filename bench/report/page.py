@@ -91,6 +91,7 @@ def _plot(plot: trade_off.Plot) -> dict[str, Any]:
         "x": {"title": plot.x.title, "counts": plot.x is trade_off.PARAMETERS},
         "y": {"title": plot.y.title},
         "budget": plot.budget,
+        "series": [{"name": s.name, "x": s.x, "y": s.y} for s in plot.series],
         "points": [
             {
                 "id": point.id,

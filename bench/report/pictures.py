@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import warnings
 from pathlib import Path
@@ -89,6 +90,14 @@ def _draw_trade_off(axes: Axes, plot: trade_off.Plot) -> None:
     _style(axes, plot.title)
     best = sorted((p.x.value, p.y.value) for p in plot.points if p.best)
     axes.plot(*zip(*best, strict=True), color=COLORS["frontier"], alpha=0.4, linewidth=1.2)
+    for series, dash in zip(plot.series, itertools.cycle(("-", "--", ":", "-."))):
+        axes.plot(
+            *(series.x, series.y),
+            color=COLORS["dominated"],
+            linestyle=dash,
+            linewidth=1,
+            label=series.name,
+        )
     for role, (label, look) in _ROLES.items():
         points = [p for p in plot.points if p.role == role]
         if not points:

@@ -94,6 +94,11 @@
       x: best.map((p) => p.x[0]), y: best.map((p) => p.y[0]),
       line: { color: color("frontier"), width: 1.2 }, opacity: 0.5,
     }];
+    const dashes = ["solid", "dash", "dot", "dashdot", "longdash"];
+    plot.series.forEach((line, number) => traces.push({
+      type: "scatter", mode: "lines", hoverinfo: "skip", name: line.name, x: line.x, y: line.y,
+      line: { color: color("dominated"), width: 1, dash: dashes[number % dashes.length] },
+    }));
     for (const role of Object.keys(ROLES)) {
       const points = plot.points.filter((p) => p.role === role);
       if (points.length) traces.push(roleTrace(role, points));

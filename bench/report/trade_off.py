@@ -72,6 +72,15 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Series:
+    """Candidates that were made in one way, as points of a line from left to right."""
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Plot:
     """One trade-off; ``budget`` is the lowest allowed y, where there is one."""
 
@@ -80,6 +89,7 @@ class Plot:
     x: Axis
     y: Axis
     points: tuple[Point, ...]
+    series: tuple[Series, ...]
     budget: float | None
 
 
@@ -89,8 +99,30 @@ def trade_offs(run: Run) -> list[Plot]:
     for name, title, x, y in PLOTS:
         if name not in plots and (points := _points(run, x, y)):
             budget = -run.spec.max_drop if y is DELTA else None
-            plots[name] = Plot(name, title, x, y, points, budget)
+            plots[name] = Plot(name, title, x, y, points, _series(run, points), budget)
     return list(plots.values())
+
+
+def _series(run: Run, points: tuple[Point, ...]) -> tuple[Series, ...]:
+    """Ways in which candidates were made, if there are several with two candidates or more."""
+    made: dict[str, list[Point]] = {}
+    ways = {candidate.id: _way(candidate) for candidate in run.candidates}
+    for point in points:
+        if point.id in ways:
+            made.setdefault(ways[point.id], []).append(point)
+    lines = []
+    for name, members in made.items():
+        at = sorted((point.x.value, point.y.value) for point in members)
+        if len(at) > 1:
+            lines.append(Series(name, tuple(x for x, _ in at), tuple(y for _, y in at)))
+    return tuple(lines) if len(lines) > 1 else ()
+
+
+def _way(candidate: Candidate) -> str:
+    baseline = candidate.settings.get("baseline")
+    if baseline:
+        return f"{baseline}, no repair"
+    return "budgets" if "remove" in candidate.settings else "thresholds"
 
 
 def _points(run: Run, x: Axis, y: Axis) -> tuple[Point, ...]:

@@ -94,7 +94,12 @@ def with_interval(metric: Metric | None) -> str:
 
 def settings(values: Mapping[str, Any]) -> str:
     """The settings of a candidate, in the words of the command line."""
-    names = {"mean_below": "mean < {}", "std_below": "std < {}", "remove": "remove {:.4%}"}
+    names = {
+        "mean_below": "mean < {}",
+        "std_below": "std < {}",
+        "remove": "remove {:.4%}",
+        "baseline": "by {}, no repair",
+    }
     texts = (names.get(key, key + " = {}").format(value) for key, value in values.items())
     return ", ".join(text.replace(".0000%", "%") for text in texts)
 

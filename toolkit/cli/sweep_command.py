@@ -20,6 +20,7 @@ from onnxtrim.toolkit.cli.common import (
     with_measuring,
 )
 from onnxtrim.toolkit.grid import DEFAULT_GRID, read_grid
+from onnxtrim.toolkit.orders import CRITERIA
 from onnxtrim.toolkit.sweep import SweepOptions, sweep
 
 
@@ -55,6 +56,13 @@ from onnxtrim.toolkit.sweep import SweepOptions, sweep
     metavar="SHARES",
     help="Shares of the parameters to remove, as 50%,74%,90%: candidates beside the thresholds'.",
 )
+@click.option(
+    "--baseline",
+    "baselines",
+    multiple=True,
+    type=click.Choice(tuple(CRITERIA)),
+    help="Also remove the shares by this criterion, without a repair; repeatable.",
+)
 @click.option("--absolute", is_flag=True, help="Compare |mean|.")
 @click.option(
     "--repair/--no-repair",
@@ -81,6 +89,7 @@ def command(
     grid: Path | None,
     pairs: tuple[tuple[float, float], ...],
     budgets: str | None,
+    baselines: tuple[str, ...],
     absolute: bool,
     repair: bool,
     max_drop: float,
@@ -99,6 +108,8 @@ def command(
       onnxtrim sweep model.onnx --data calib.npz --eval val.npz --budgets 50%,74%,90% -o runs/two
       onnxtrim report runs/first -o report.html
     """
+    if baselines and not budgets:
+        raise click.UsageError("--baseline goes with --budgets")
     if grid is not None and pairs:
         raise click.UsageError("give either --grid or --pair")
     shares = [Budget.parse("remove", text).value for text in budgets.split(",")] if budgets else []
@@ -106,6 +117,7 @@ def command(
     options = SweepOptions(
         grid=chosen if grid is None else read_grid(grid),
         budgets=shares,
+        baselines=baselines,
         absolute=absolute,
         repair="mean" if repair else "none",
         max_drop=max_drop,
