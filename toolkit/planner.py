@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,12 +15,14 @@ from onnxtrim.toolkit.allocation import Divergence, global_order, measure_curves
 from onnxtrim.toolkit.budget import Budget
 from onnxtrim.toolkit.comoments import Moments, join
 from onnxtrim.toolkit.graph.execute import Feeds
+from onnxtrim.toolkit.graph.groups import Analysis
 from onnxtrim.toolkit.graph.surgery import Keep, parameters_after, remove_units
 from onnxtrim.toolkit.least_squares import LeastSquares
 from onnxtrim.toolkit.limits import Limits
 from onnxtrim.toolkit.orders import DEFAULT, find_criterion, order_units
 from onnxtrim.toolkit.plan import Plan, Removal, Stage
 from onnxtrim.toolkit.prepare import Prepared
+from onnxtrim.toolkit.readers import find_readers
 from onnxtrim.toolkit.repair import Repair, Repaired
 from onnxtrim.toolkit.second_moments import gather_halves, half_batch, read_points
 from onnxtrim.toolkit.statistics import Progress, Statistics, gather
@@ -28,7 +31,15 @@ JUDGED = 256
 """Calibration samples, of those that no fit saw, on which divergences are measured."""
 
 FITTED = 1024
-"""Calibration samples that the sequential repair looks at."""
+"""Calibration samples that the sequential repair looks at at least, if there are so many."""
+
+MOST_FITTED = 10_000
+
+WORK = 3e12
+"""Multiply-accumulates of the sequential repair up to which it looks at more samples."""
+
+BYTES = 2**28
+"""Memory for inputs up to which it looks at more samples."""
 
 FEW = 64
 """Calibration samples below which a warning is due."""
@@ -111,16 +122,16 @@ class Planner:
         least = budget.spent(analysis, self._keep(len(self._steps)))
         if least > target:
             raise NothingToRemoveError(budget.refusal(analysis, least))
-        low, high = 0, len(self._steps)
-        while low < high:
-            middle = (low + high) // 2
-            if budget.spent(analysis, self._keep(middle)) <= target:
-                high = middle
-            else:
-                low = middle + 1
-        if low == 0:
+
+        def meets(count: int, units: int = 0) -> bool:
+            return budget.spent(analysis, self._keep(count, units)) <= target
+
+        steps = bisect.bisect_left(range(len(self._steps)), True, key=meets)
+        if steps == 0:
             raise NothingToRemoveError("the model is within the budget as it is")
-        return self._plan(self._keep(low), budget.to_json())
+        whole = range(self._steps[steps - 1][1])  # of the last step perhaps not all units
+        units = bisect.bisect_left(whole, True, key=lambda units: meets(steps - 1, units))
+        return self._plan(self._keep(steps - 1, units), budget.to_json())
 
     def largest(
         self,
@@ -158,10 +169,14 @@ class Planner:
             )
         return self._plan(keep, about)
 
-    def _keep(self, count: int) -> Keep:
+    def _keep(self, count: int, more: int = 0) -> Keep:
+        """What stays after some steps, and some units of the next."""
         taken: dict[str, int] = {}
         for name, units in self._steps[:count]:
             taken[name] = taken.get(name, 0) + units
+        if more:
+            name, _ = self._steps[count]
+            taken[name] = taken.get(name, 0) + more
         removals = {name: self._orders[name][:units] for name, units in taken.items()}
         return self._limits.keep(self._prepared.analysis, removals)
 
@@ -250,9 +265,21 @@ def look(
         half, other = gather_halves(analysis, points, data, progress=progress)
     else:
         half, other = statistics.require_halves(points)
-    batches = _batches(data, max(JUDGED * 2, FITTED), half_batch(data.samples))
-    solver = LeastSquares(join(half, other), _first(batches, FITTED), progress)
+    fitted = _fitted(analysis)
+    batches = _batches(data, max(JUDGED * 2, fitted), half_batch(data.samples))
+    solver = LeastSquares(join(half, other), _first(batches, fitted), progress)
     return Seen(half, _first(batches[1::2] or batches, JUDGED), len(batches) > 1, solver)
+
+
+def _fitted(analysis: Analysis) -> int:
+    """How many samples the sequential repair gets.
+
+    Small models bear more, and need them: a product of matrices may see one row of each.
+    """
+    feeds = analysis.normalised.feeds.values()
+    size = sum(array.nbytes / max(len(array), 1) for array in feeds if array.ndim)
+    work = max(analysis.macs * len(find_readers(analysis)), 1)
+    return int(np.clip(min(WORK / work, BYTES / max(size, 1)), FITTED, MOST_FITTED))
 
 
 def _batches(data: DataSource, count: int, size: int) -> list[Feeds]:
