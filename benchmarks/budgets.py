@@ -1,9 +1,16 @@
-"""What budgets cost: accuracy of the pruned MLP and residual CNN of Fashion-MNIST.
+"""What budgets cost: accuracy of pruned networks, other pruners beside, three seeds.
 
-``python benchmarks/budgets.py`` trains both networks on images of the repository (cached in
-``benchmarks/cache/``; the CNN takes about ten minutes on two cores), removes shares of their
-parameters with each repair, without labels and without training, compares the accuracy on the
-10,000 test images, prints a table and writes ``benchmarks/results/budgets.json``.
+``python benchmarks/budgets.py`` removes shares of the parameters of every network of
+``trained.py`` (trained first where it is missing), without labels and without training, and
+compares the accuracy on the 10,000 test images of Fashion-MNIST in ONNX Runtime. Torch-Pruning and
+onnxsim run beside if they are there (``pip install torch-pruning==1.6.1 onnxsim==0.8.1``), see
+``peers.py``. It writes ``benchmarks/results/budgets.json``, ``.md`` and ``.svg``.
+
+Cells are kept in ``benchmarks/cache/budgets.jsonl`` as they come, so an interrupted run goes on,
+and runs of different networks (``--net``) may go on at the same time. A cell that failed is tried
+again by the next run; ``--again METHOD`` measures those of a method anew (not beside another run).
+Parameters are counted a little differently: by onnxtrim with the running statistics of batch
+normalisation, by Torch-Pruning without, by onnxsim folded; shares are of what each counts.
 """
 
 from __future__ import annotations
@@ -11,156 +18,198 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import onnx_ir as ir
 import torch
-from nets import ResidualCnn
-from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
-from torch import nn
+from budgets_report import METHODS, write_report
+from peer_search import RefusalError
+from peers import Prune, peers
+from trained import CACHE, RECIPES, SEEDS, Trained, trained
 
 from onnxtrim.bench.accuracy import compare_accuracy
-from onnxtrim.bench.data import open_data
-from onnxtrim.bench.machine import fingerprint
-from onnxtrim.export.from_torch import export_module
-from onnxtrim.toolkit.apply import apply_plan
+from onnxtrim.bench.data import DataSource, open_data
+from onnxtrim.bench.errors import NothingToRemoveError
+from onnxtrim.bench.files import sha256_file, write_text
+from onnxtrim.toolkit.apply import apply_plan, divergence
 from onnxtrim.toolkit.budget import Budget
-from onnxtrim.toolkit.demo import DATA, load_data, train_network
 from onnxtrim.toolkit.planner import Planner
 from onnxtrim.toolkit.prepare import prepare
 from onnxtrim.toolkit.repair import Repair
 
-CACHE = Path(__file__).parent / "cache"
-RESULT = Path(__file__).parent / "results" / "budgets.json"
-NETS = ("mlp", "residual_cnn")
-EPOCHS, BATCH = 5, 128
+ROWS = CACHE / "budgets.jsonl"
+SHARES = {
+    "mlp": (0.5, 0.74, 0.85, 0.9),
+    "residual_cnn": (0.5, 0.74, 0.85, 0.9),
+    "depthwise_cnn": (0.5, 0.74, 0.85),
+    "vit": (0.3, 0.5, 0.74),
+    "lstm": (0.3, 0.5, 0.74),
+}
+ABLATIONS = ("channel", "none")  # repairs that only the first seed shows
+
+Row = dict[str, Any]
+Key = tuple[str, int, float, str]
 
 
-def train_cnn(images: NDArray[np.float32], labels: NDArray[np.int64]) -> nn.Module:
-    """Train the residual CNN; SGD with one cycle of the learning rate, images flipped at random."""
-    torch.manual_seed(0)
-    net = ResidualCnn()
-    x, y = torch.from_numpy(images), torch.from_numpy(labels)
-    optimiser = torch.optim.SGD(
-        net.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True
-    )
-    steps = len(x) // BATCH
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.15, EPOCHS * steps)
-    for epoch in range(EPOCHS):
-        order = torch.randperm(len(x))
-        for step in range(steps):
-            chosen = order[step * BATCH : (step + 1) * BATCH]
-            flipped = (torch.rand(BATCH) < 0.5)[:, None, None, None]
-            batch = torch.where(flipped, x[chosen].flip(3), x[chosen])
-            loss = nn.functional.cross_entropy(net(batch), y[chosen])
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-        print(f"residual_cnn: epoch {epoch + 1} of {EPOCHS}", file=sys.stderr)
-    return net.eval()
+class Original:
+    """A trained network, what was found out about it, and how its prunings are measured."""
 
+    def __init__(self, net: Trained) -> None:
+        self.net = net
+        self.prepared, data = prepare(net.model, net.calibration)
+        assert data is not None  # it was given
+        self.data: DataSource = data
+        self.test = open_data(net.test, self.prepared.inputs, need_labels=True)
 
-def made(name: str) -> tuple[Path, Path, Path]:
-    """Model, calibration and test data of a network; made if missing."""
-    folder = CACHE / name
-    model, calibration, test = (folder / part for part in ("model.onnx", "calib.npz", "test.npz"))
-    if not model.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        data = load_data(DATA)
-        shape = (-1, 784) if name == "mlp" else (-1, 1, 28, 28)
-        images, rest = data.train[0].reshape(shape), data.calibration.reshape(shape)
-        np.savez(calibration, x=rest)
-        np.savez(test, x=data.test[0].reshape(shape), labels=data.test[1])
-        train = train_network if name == "mlp" else train_cnn
-        net = train(images, data.train[1])
-        export_module(net, (torch.from_numpy(images[:2]),), model, input_names=["x"])
-    return model, calibration, test
+    @cached_property
+    def planned(self) -> tuple[Planner, float]:
+        """The planner, and the seconds that it took."""
+        start = time.perf_counter()
+        return Planner(self.prepared, self.data), time.perf_counter() - start
 
+    def measure(self, method: str, prune: Prune | None, share: float) -> Row:
+        """Prune and compare; what can't be pruned gives a row with ``refused``."""
+        with tempfile.TemporaryDirectory() as folder:
+            small = Path(folder) / "small.onnx"
+            try:
+                row = (
+                    self._trim(method, share, small)
+                    if prune is None
+                    else self._beside(prune, share, small)
+                )
+            except (RefusalError, NothingToRemoveError) as error:
+                return {"refused": str(error)}
+            metrics = compare_accuracy(self.net.model, small, self.test)[0]
+        delta = metrics["accuracy.top1.delta"]
+        return row | {
+            "original": metrics["accuracy.top1.original"].value,
+            "accuracy": metrics["accuracy.top1"].value,
+            "delta": [delta.value, delta.low, delta.high],
+        }
 
-def rows(name: str, shares: list[float]) -> Iterator[dict[str, Any]]:
-    """One row for each share and repair."""
-    model, calibration, test = made(name)
-    prepared, data = prepare(model, calibration)
-    assert data is not None  # it was just made
-    labelled = open_data(test, prepared.inputs, need_labels=True)
-    start = time.perf_counter()
-    planner = Planner(prepared, data)
-    solver = planner.solver
-    planned = time.perf_counter() - start
-    for share in shares:
+    def _trim(self, method: str, share: float, small: Path) -> Row:
+        planner, planned = self.planned
+        start = time.perf_counter()
         plan = planner.plan(Budget("remove", share))
         repairs: dict[str, Repair | None] = {
             "none": None,
-            "channel": replace(solver, batches=()),
-            "sequential": solver,
+            "channel": replace(planner.solver, batches=()),
+            "sequential": planner.solver,
         }
-        for repair, mender in repairs.items():
-            start = time.perf_counter()
-            result = apply_plan(prepared, plan, mender, data)
-            seconds = planned + time.perf_counter() - start
-            small = model.with_name("small.onnx")
-            result.save(small)
-            metrics = compare_accuracy(model, small, labelled)[0]
-            delta = metrics["accuracy.top1.delta"]
-            yield {
-                "net": name,
-                "share": share,
-                "repair": repair,
-                "parameters": result.parameters.to_json(),
-                "groups": {group: change.after for group, change in result.groups.items()},
-                "accuracy": metrics["accuracy.top1.original"].value,
-                "delta": [delta.value, delta.low, delta.high],
-                "predicted_divergence": plan.criterion["predicted_divergence"],
-                "divergence": result.divergence,
-                "seconds": round(seconds, 1),
-            }
+        result = apply_plan(self.prepared, plan, repairs[method], self.data)
+        result.save(small)
+        return {
+            "removed": result.parameters.removed,
+            "seconds": round(planned + time.perf_counter() - start, 1),
+            "predicted_divergence": plan.criterion["predicted_divergence"],
+            "divergence": result.divergence,
+            "groups": {name: change.after for name, change in result.groups.items()},
+        }
+
+    def _beside(self, prune: Prune, share: float, small: Path) -> Row:
+        start = time.perf_counter()
+        pruned = prune(self.net, share, small)
+        return {
+            "removed": pruned.removed,
+            "seconds": round(time.perf_counter() - start, 1),  # of the search of options too
+            "divergence": divergence(self.prepared, ir.load(small), self.data),
+            "options": pruned.options,
+        }
 
 
-def show(found: list[dict[str, Any]]) -> None:
-    """The table."""
-    table = Table(title="Difference of accuracy, points [95% interval]; no labels, no training")
-    for column in ("net", "removed", "none", "channel", "sequential", "seconds"):
-        table.add_column(column, justify="left" if column == "net" else "right")
-    keys = dict.fromkeys((row["net"], row["share"]) for row in found)
-    for net, share in keys:
-        mine = {row["repair"]: row for row in found if (row["net"], row["share"]) == (net, share)}
-        size = mine["sequential"]["parameters"]
-        table.add_row(
-            net,
-            f"{1 - size['after'] / size['before']:.1%}",
-            *(_points(mine[repair]["delta"]) for repair in ("none", "channel", "sequential")),
-            f"{mine['sequential']['seconds']:.0f}",
-        )
-    Console(width=130).print(table)
+def finished() -> dict[Key, Row]:
+    """The cells that are measured, but not those of networks that were trained anew since."""
+    if not ROWS.exists():
+        return {}
+    found = {}
+    hashes: dict[Path, str] = {}
+    for line in ROWS.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        model = CACHE / f"{row['net']}_{row['seed']}" / "model.onnx"
+        if model.exists() and model not in hashes:
+            hashes[model] = sha256_file(model)
+        if row["model"] == hashes.get(model) and "failed" not in row:
+            found[row["net"], row["seed"], row["share"], row["method"]] = row
+    return found
 
 
-def _points(delta: list[float]) -> str:
-    return "{:+.2f} [{:+.2f}, {:+.2f}]".format(*delta)
+def cells(nets: list[str], seeds: list[int], methods: list[str]) -> Iterator[Key]:
+    """What is to be measured, network by network."""
+    for net in nets:
+        for seed in seeds:
+            for share in SHARES[net]:
+                for method in methods:
+                    if seed == SEEDS[0] or method not in ABLATIONS:
+                        yield net, seed, share, method
+
+
+def fill(keys: Iterator[Key], done: dict[Key, Row], cached_only: bool) -> None:
+    """Measure the cells that are missing; one that fails is told and left out."""
+    beside = peers()
+    originals: dict[tuple[str, int], Original] = {}
+    for key in keys:
+        net, seed, share, method = key
+        prune = beside.get(method)
+        model = CACHE / f"{net}_{seed}" / "model.onnx"
+        if key in done or (cached_only and not model.exists()):
+            continue
+        if method in beside and prune is None:
+            continue
+        row: Row = {"net": net, "seed": seed, "share": share, "method": method}
+        try:
+            if (net, seed) not in originals:
+                originals = {(net, seed): Original(trained(net, seed))}
+            row |= originals[net, seed].measure(method, prune, share)
+        except Exception as error:
+            row["failed"] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        row["model"] = sha256_file(model) if model.exists() else None
+        with ROWS.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(json.dumps({k: v for k, v in row.items() if k != "groups"}), file=sys.stderr)
+        if "failed" not in row:
+            done[key] = row
+
+
+def forget(keys: set[Key]) -> None:
+    """Drop rows from the file of cells."""
+    if ROWS.exists():
+        lines = ROWS.read_text(encoding="utf-8").splitlines(keepends=True)
+        rows = [(json.loads(line), line) for line in lines]
+        write_text(ROWS, "".join(text for row, text in rows if _key(row) not in keys))
+
+
+def _key(row: Row) -> Key:
+    return row["net"], row["seed"], row["share"], row["method"]
 
 
 def main() -> None:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--net", choices=NETS, action="append", help="only these")
-    parser.add_argument(
-        "--shares", default="0.5,0.74,0.85,0.9,0.95", help="of the parameters, with commas"
-    )
+    """Measure what is missing, write all."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--net", choices=RECIPES, action="append", help="only these")
+    parser.add_argument("--seed", type=int, choices=SEEDS, action="append", help="only these")
+    parser.add_argument("--method", choices=METHODS, action="append", help="only these")
+    parser.add_argument("--again", choices=METHODS, action="append", help="measure these anew")
+    parser.add_argument("--cached-only", action="store_true", help="train nothing")
+    parser.add_argument("--report-only", action="store_true", help="measure nothing")
     options = parser.parse_args()
-    shares = [float(share) for share in options.shares.split(",")]
-    found = []
-    for name in options.net or NETS:
-        for row in rows(name, shares):
-            found.append(row)
-            print(json.dumps(row), file=sys.stderr)
-    show(found)
-    RESULT.write_text(json.dumps({"machine": fingerprint(), "rows": found}, indent=1) + "\n")
+    torch.set_num_threads(1)  # the small convolutions of pruned networks gain nothing by more
+    for name, prune in peers().items():
+        if prune is None:
+            print(f"{name} is not installed and left out; see peers.py", file=sys.stderr)
+    nets = options.net or list(RECIPES)
+    seeds = options.seed or list(SEEDS)
+    if options.again:
+        forget(set(cells(nets, seeds, options.again)))
+    done = finished()
+    if not options.report_only:
+        fill(cells(nets, seeds, options.method or list(METHODS)), done, options.cached_only)
+    write_report(list(finished().values()), SHARES)
 
 
 if __name__ == "__main__":

@@ -253,7 +253,10 @@ def test_an_interruption_ends_with_130(here: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     "command",
-    ["bench", "compare", "demo", "export", "inspect", "prune", "report", "stats", "sweep"],
+    [
+        *("bench", "compare", "demo", "export", "finetune", "inspect", "prune", "report"),
+        *("stats", "sweep"),
+    ],
 )
 def test_help_teaches(command: str) -> None:
     result = run(command, "--help")

@@ -24,6 +24,14 @@ WRITE: dict[str, tuple[str, ...]] = {
         *("-o", "o.onnx", "--plan", "OUTPUT"),
     ),
     "export": ("export", "benchmarks.nets:mlp", "--input", "1x784", "-o", "OUTPUT"),
+    "finetune": (
+        *("finetune", "benchmarks.nets:mlp", "--input", "1x784", "--data", "calib.npz"),
+        *("--remove", "70%", "-o", "OUTPUT"),
+    ),
+    "finetune --checkpoint": (
+        *("finetune", "benchmarks.nets:mlp", "--input", "1x784", "--data", "calib.npz"),
+        *("--remove", "70%", "-o", "o.onnx", "--checkpoint", "OUTPUT"),
+    ),
     "report": ("report", "run", "-o", "OUTPUT"),
 }
 
@@ -40,7 +48,7 @@ def run_here(here: Path) -> Path:
 def test_outputs_that_cannot_be_written(
     run_here: Path, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if command == "export":
+    if command.startswith(("export", "finetune")):
         pytest.importorskip("torch")
     for output, says in (
         ("no/such/out", "the folder no/such does not exist; make it first"),
@@ -75,6 +83,8 @@ def obey_permissions(monkeypatch: pytest.MonkeyPatch) -> None:
         ("stats", ("model.onnx", "calib.npz")),
         ("prune", ("model.onnx", "calib.npz")),
         ("prune --plan", ("model.onnx", "calib.npz", "o.onnx")),
+        ("finetune", ("calib.npz",)),
+        ("finetune --checkpoint", ("calib.npz", "o.onnx")),
         ("report", ("run/results.jsonl", "run/models/m0.4-s0.6.onnx")),
     ],
 )
@@ -237,6 +247,7 @@ def test_without_torch(here: Path, monkeypatch: pytest.MonkeyPatch, package: str
     monkeypatch.setitem(sys.modules, package, None)
     says = "pip install 'onnxtrim[torch]'"
     refuse(here, WRITE["export"], says)
+    refuse(here, WRITE["finetune"], says)
     refuse(here, ("demo", "-o", "demo"), says)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +31,14 @@ from onnxtrim.toolkit.graph.surgery import (
 )
 from onnxtrim.toolkit.kept import Kept, kept_after
 from onnxtrim.toolkit.plan import Plan, first_analysis
-from onnxtrim.toolkit.prepare import Feeds, Prepared
+from onnxtrim.toolkit.prepare import Calibration, Feeds, Prepared
 from onnxtrim.toolkit.repair import Repair, Repaired
 
 if TYPE_CHECKING:
     import torch
+
+    from onnxtrim.toolkit.distill import Distilled, Options
+    from onnxtrim.toolkit.statistics import Progress
 
 DIVERGENCE_SAMPLES = 256
 ALARM = 1.0  # change of an output, relative to its largest element
@@ -116,6 +119,51 @@ class TrimResult:
         from onnxtrim.toolkit.torch_bridge import write_back
 
         return write_back(self, module, example_inputs)
+
+    def distill(
+        self,
+        module: torch.nn.Module,
+        data: Calibration,
+        *,
+        validation: Calibration | None = None,
+        example_inputs: Sequence[torch.Tensor] | None = None,
+        options: Options | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        progress: Progress | None = None,
+    ) -> Distilled:
+        """The same pruning in the torch module, trained to give what the module gave.
+
+        Args:
+            module: What was exported; it stays as it is, and is the teacher.
+            data: Samples, labelled or not; see :func:`.distill.distill`, also for the others.
+            validation: Samples to judge on; without, a tenth of ``data`` is held back.
+            example_inputs: Inputs on which module and pruned model are compared before.
+            options: Epochs, batch, learning rate and the like.
+            checkpoint: A file from which the same run goes on.
+            progress: Called with a word, the samples done and their number.
+
+        Raises:
+            InputError: The module can't be that small, or data, options or checkpoint don't fit.
+            MissingExtraError: torch is not installed.
+        """
+        from onnxtrim.toolkit.distill import distill
+
+        trained = distill(
+            self.to_torch(module, example_inputs),
+            module,
+            data,
+            self.prepared.inputs,
+            validation=validation,
+            options=options,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+        about = {k: v for k, v in self.model.metadata_props.items() if k.startswith("onnxtrim.")}
+        return replace(
+            trained,
+            output_names=tuple(str(value.name) for value in self.model.graph.outputs),
+            metadata={**about, "onnxtrim.distillation_sha256": trained.data_sha256},
+        )
 
     def summary(self) -> str:
         """Two lines for people."""

@@ -17,6 +17,7 @@ _COMMANDS = {
     "compare": "Measure a candidate against its original, paired, with intervals.",
     "demo": "Train, prune, sweep and measure a real network; minutes on a laptop.",
     "export": "Export a torch module to ONNX and prove that it computes the same.",
+    "finetune": "Prune a torch module, train it to give what it gave, export it.",
     "inspect": "Show which units can be removed, and what is frozen and why.",
     "prune": "Remove units below two thresholds and save the smaller model.",
     "report": "Write one offline HTML file from the folder of a sweep.",
