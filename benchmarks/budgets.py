@@ -37,7 +37,7 @@ from onnxtrim.bench.accuracy import compare_accuracy
 from onnxtrim.bench.data import DataSource, open_data
 from onnxtrim.bench.errors import NothingToRemoveError
 from onnxtrim.bench.files import sha256_file, write_text
-from onnxtrim.toolkit.apply import apply_plan, divergence
+from onnxtrim.toolkit.apply import apply_plan, calibration_divergence
 from onnxtrim.toolkit.budget import Budget
 from onnxtrim.toolkit.planner import Planner
 from onnxtrim.toolkit.prepare import prepare
@@ -118,7 +118,7 @@ class Original:
         return {
             "removed": pruned.removed,
             "seconds": round(time.perf_counter() - start, 1),  # of the search of options too
-            "divergence": divergence(self.prepared, ir.load(small), self.data),
+            "divergence": calibration_divergence(self.prepared, ir.load(small), self.data),
             "options": pruned.options,
         }
 

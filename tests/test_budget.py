@@ -20,10 +20,11 @@ from onnxtrim.bench.run_folder import load_run
 from onnxtrim.bench.session import RunOptions, open_session
 from onnxtrim.export.model_io import model_bytes
 from onnxtrim.toolkit import second_moments
-from onnxtrim.toolkit.allocation import Divergence, global_order
+from onnxtrim.toolkit.allocation import global_order
 from onnxtrim.toolkit.apply import TrimResult
 from onnxtrim.toolkit.budget import Budget
 from onnxtrim.toolkit.comoments import SecondMoments
+from onnxtrim.toolkit.divergence import Divergence
 from onnxtrim.toolkit.graph.surgery import remove_units
 from onnxtrim.toolkit.least_squares import repair_channels
 from onnxtrim.toolkit.orders import CRITERIA, Sight, order_units

@@ -8,21 +8,17 @@ parameter saved.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxtrim.bench.errors import InputError
-from onnxtrim.bench.session import run
 from onnxtrim.toolkit.comoments import SecondMoments
-from onnxtrim.toolkit.graph.execute import Feeds, WeightFile
+from onnxtrim.toolkit.divergence import Divergence
 from onnxtrim.toolkit.graph.groups import Analysis, Group
 from onnxtrim.toolkit.graph.labels import AxisRef, Index
-from onnxtrim.toolkit.graph.surgery import remove_units
+from onnxtrim.toolkit.graph.surgery import Keep, cut_units
 from onnxtrim.toolkit.graph.values import is_parameter
 from onnxtrim.toolkit.least_squares import repair_channels
 from onnxtrim.toolkit.limits import Limits
@@ -39,58 +35,6 @@ STEPS = 64
 """In how many steps a group can leave."""
 
 Curve = NDArray[np.float64]
-
-
-class Divergence:
-    """How far a model's outputs are from the original's, on some samples.
-
-    The measure is the squared difference over the variance of the original's output, averaged
-    over the outputs of floats.
-
-    Args:
-        model: The original.
-        batches: Inputs.
-
-    Raises:
-        InputError: No output holds floats, or they overflow.
-    """
-
-    def __init__(self, model: ir.Model, batches: Sequence[Feeds]) -> None:
-        self._names = [value.name or "" for value in model.graph.outputs]
-        self._batches = batches
-        self._wanted = list(self._outputs(model))
-        floats = [name for name in self._names if name in self._wanted[0]]
-        if not floats:
-            raise InputError(
-                "no output of the model holds floats, so that nothing tells how far a smaller model"
-                " is from it; cut the model where it gives scores"
-            )
-        self._variance = {name: self._variance_of(name) for name in floats}
-        if not all(np.isfinite(value) for value in self._variance.values()):
-            raise InputError("the outputs of the model overflow on the calibration data")
-
-    def of(self, model: ir.Model) -> float:
-        """The divergence of a model; infinite if its outputs are no numbers or of other shapes."""
-        total = 0.0
-        for want, got in zip(self._wanted, self._outputs(model), strict=True):
-            for name, variance in self._variance.items():
-                if want[name].shape != got[name].shape:
-                    return np.inf
-                error = float(((want[name].astype(np.float64) - got[name]) ** 2).sum())
-                total += error / variance if variance > 0 else error
-        return total / len(self._variance) if np.isfinite(total) else np.inf
-
-    def _variance_of(self, name: str) -> float:
-        """Sum of squared deviations from the mean."""
-        arrays = [found[name].astype(np.float64) for found in self._wanted]
-        mean = sum(float(array.sum()) for array in arrays) / max(sum(a.size for a in arrays), 1)
-        return sum(float(((array - mean) ** 2).sum()) for array in arrays)
-
-    def _outputs(self, model: ir.Model) -> Iterator[dict[str, NDArray[np.floating[Any]]]]:
-        session = WeightFile().session(model.clone(), optimise=True)
-        for feeds in self._batches:
-            arrays = zip(self._names, run(session, dict(feeds), "the model"), strict=True)
-            yield {name: a for name, a in arrays if np.issubdtype(a.dtype, np.floating)}
 
 
 def measure_curves(
@@ -111,14 +55,24 @@ def measure_curves(
             count = int((~keep[group.name]).sum()) if group.name in keep else 0
             if count <= counts[-1]:
                 continue
-            repaired = repair_channels(analysis, keep, moments)
-            pruned = remove_units(repaired.model, analysis, keep, repaired.new_biases)
             counts.append(count)
-            values.append(min(divergence.of(pruned), WORST))
+            values.append(divergence_without(analysis, keep, moments, divergence))
         curves[group.name] = _convex(np.asarray(counts), np.asarray(values), group.units)
         if progress is not None:
             progress("curves", number + 1, len(allowed))
     return curves
+
+
+def divergence_without(
+    analysis: Analysis,
+    keep: Keep,
+    moments: Mapping[AxisRef, SecondMoments],
+    divergence: Divergence,
+) -> float:
+    """The divergence when some units leave and the next layers are solved anew, at most `WORST`."""
+    repaired = repair_channels(analysis, keep, moments)
+    cut_units(repaired.model, analysis, keep, repaired.new_biases)
+    return min(divergence.of(repaired.model), WORST)
 
 
 def _convex(counts: Index, values: Curve, units: int) -> Curve:

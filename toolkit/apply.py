@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxtrim.bench.data import DataSource
 from onnxtrim.bench.errors import WorkError
-from onnxtrim.bench.session import RunOptions, open_session, run
 from onnxtrim.bench.size import model_size
-from onnxtrim.export.model_io import model_bytes, save_model
+from onnxtrim.export.model_io import save_model
+from onnxtrim.toolkit.divergence import divergence_of
 from onnxtrim.toolkit.graph.analyse import analyse
 from onnxtrim.toolkit.graph.execute import forget_pages
 from onnxtrim.toolkit.graph.groups import Analysis
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from onnxtrim.toolkit.distill import Distilled, Options
     from onnxtrim.toolkit.statistics import Progress
 
-DIVERGENCE_SAMPLES = 256
-ALARM = 1.0  # change of an output, relative to its largest element
+DIVERGENCE_SAMPLES, DIVERGENCE_BATCH = 256, 64
+ALARM = 0.5  # of the variance of the outputs, or of their largest element
 
 
 @dataclass(frozen=True)
@@ -233,6 +233,8 @@ def apply_plan(
         removal.group: Change(removal.units, removal.units - len(removal.remove))
         for removal in plan.removals
     }
+    moved = None if data is None else calibration_divergence(prepared, cut.model, data)
+    alarm = _alarm(cut.check.effect if moved is None else moved)
     macs = analyse(remeasure(original.normalised, cut.model), {}).macs if plan.stages else None
     return TrimResult(
         cut.model,
@@ -243,18 +245,19 @@ def apply_plan(
         Change(original.macs, original.macs if macs is None else macs),
         groups,
         cut.check,
-        None if data is None else divergence(prepared, cut.model, data),
-        (*plan.warnings, *(f"not repaired: {text}" for text in cut.skipped), *_alarm(cut.check)),
+        moved,
+        (*plan.warnings, *(f"not repaired: {text}" for text in cut.skipped), *alarm),
         prepared,
         kept,
     )
 
 
-def _alarm(check: SelfCheck) -> list[str]:
-    if check.effect <= ALARM:
+def _alarm(effect: float) -> list[str]:
+    """A warning of models that compute something else, by their divergence if it is known."""
+    if effect <= ALARM:
         return []
     return [
-        f"the removal moves the outputs by {check.effect:.0%}: the model computes something else;"
+        f"the removal moves the outputs by {effect:.0%}: the model computes something else;"
         " look at 'onnxtrim compare --eval' before you use it, or remove less"
     ]
 
@@ -329,34 +332,12 @@ def _initializer_bytes(model: ir.Model) -> int:
     )
 
 
-def divergence(prepared: Prepared, pruned: ir.Model, data: DataSource) -> float | None:
-    """Mean squared difference of the outputs over the variance of the original's outputs.
-
-    Returns:
-        ``None`` if outputs overflow, are not numbers, or have another shape.
-    """
-    one = open_session(prepared.path, RunOptions())
-    other = open_session(model_bytes(pruned), RunOptions())
-    difference = total = squares = 0.0
-    count = 0
-    seen = 0
-    for batch in data.batches(64):
-        feeds: Feeds = batch.feeds
-        outputs = run(one, feeds, str(prepared.path)), run(other, feeds, "the pruned model")
-        for a, b in zip(*outputs, strict=True):
-            if not np.issubdtype(a.dtype, np.floating):
-                continue
-            if a.shape != b.shape:  # of a size that depends on the values
-                return None
-            x, y = a.astype(np.float64), b.astype(np.float64)
-            with np.errstate(over="ignore", invalid="ignore"):
-                difference += float(((x - y) ** 2).sum())
-                total += float(x.sum())
-                squares += float((x**2).sum())
-            count += x.size
-        seen += len(batch)
-        if seen >= DIVERGENCE_SAMPLES:
-            break
-    variance = squares - total * total / max(count, 1)
-    result = difference / variance if variance > 0 else difference
-    return result if np.isfinite(result) else None
+def calibration_divergence(prepared: Prepared, pruned: ir.Model, data: DataSource) -> float | None:
+    """The divergence on the first calibration samples, see :mod:`.divergence`."""
+    found: list[Feeds] = []
+    with contextlib.closing(data.batches(DIVERGENCE_BATCH)) as batches:
+        for batch in batches:
+            found.append(batch.feeds)
+            if len(found) * DIVERGENCE_BATCH >= DIVERGENCE_SAMPLES:
+                break
+    return divergence_of(prepared.analysis.model, pruned, found)

@@ -11,9 +11,10 @@ import onnx_ir as ir
 
 from onnxtrim.bench.data import DataSource
 from onnxtrim.bench.errors import NothingToRemoveError
-from onnxtrim.toolkit.allocation import Divergence, global_order, measure_curves
+from onnxtrim.toolkit.allocation import divergence_without, global_order, measure_curves
 from onnxtrim.toolkit.budget import Budget
 from onnxtrim.toolkit.comoments import Moments, join
+from onnxtrim.toolkit.divergence import Divergence
 from onnxtrim.toolkit.graph.execute import Feeds
 from onnxtrim.toolkit.graph.groups import Analysis
 from onnxtrim.toolkit.graph.surgery import Keep, parameters_after, remove_units
@@ -92,7 +93,7 @@ class Planner:
                 f"{prepared.path}: nothing can be removed ({why}); 'onnxtrim inspect' tells more"
             )
         seen = look(prepared, data, progress, statistics)
-        self._one_batch = not seen.both
+        self._one_batch, self._half = not seen.both, seen.half
         self._samples = data.samples or 0 if statistics is None else statistics.samples
         self._seen_sha256 = data.sha256
         if statistics is not None and data.sha256 not in statistics.data_sha256:
@@ -182,7 +183,7 @@ class Planner:
 
     def _plan(self, keep: Keep, about: Mapping[str, object]) -> Plan:
         analysis = self._prepared.analysis
-        removals, predicted = [], {}
+        removals, predicted, measured = [], {}, {}
         for group in analysis.groups:
             mask = keep.get(group.name)
             if mask is None:
@@ -191,11 +192,15 @@ class Planner:
             gone = tuple(int(unit) for unit in self._orders[group.name] if not mask[unit])
             removals.append(Removal(group.name, tensor, axis, group.units, gone))
             predicted[group.name] = float(self._curves[group.name][len(gone)])
+            measured[group.name] = divergence_without(
+                analysis, {group.name: mask}, self._half, self.divergence
+            )
         criterion = {
             "name": self._criterion,
             "budget": dict(about),
             "predicted_divergence": float(np.sum(list(predicted.values()))),
             "predicted_by_group": predicted,
+            "measured_by_group": measured,
         }
         return Plan(
             self._prepared.sha256,

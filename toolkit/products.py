@@ -153,6 +153,7 @@ def find_product(
     stays: Positions,
     reached: set[str],
     waiting: set[str],
+    constants: set[str],
 ) -> Product | None:
     """The task of a reader; ``None`` if it need not or can't be fitted.
 
@@ -163,6 +164,7 @@ def find_product(
         stays: For every axis that lost positions, which of them stay.
         reached: Tensors that lose positions, or are computed from such.
         waiting: Nodes that are fitted at the same time or later.
+        constants: Values that are computed of nothing but constants.
     """
     shapes = analysis.normalised.shapes
     window, source = window_of(node, shapes), node.inputs[0]
@@ -171,7 +173,7 @@ def find_product(
     kept = stays.get(reader.point, np.ones(reader.size, np.bool_))
     if int(kept.sum()) // reader.groups * window.taps > UNKNOWNS:
         return None
-    other, factor = _sum(node, window.axis, shapes, waiting)
+    other, factor = _sum(node, window.axis, shapes, waiting, constants)
     if source.name not in reached and other not in reached:
         return None
     output = node.outputs[0].name or ""
@@ -194,7 +196,11 @@ def _inverse(factor: Vector) -> Vector:
 
 
 def _sum(
-    node: ir.Node, axis: int, shapes: Mapping[str, tuple[int, ...]], waiting: set[str]
+    node: ir.Node,
+    axis: int,
+    shapes: Mapping[str, tuple[int, ...]],
+    waiting: set[str],
+    constants: set[str],
 ) -> tuple[str, Vector]:
     """The tensor that a node's output is added to, and the factor on the way; empty for none.
 
@@ -221,7 +227,7 @@ def _sum(
             other = user.inputs[1 - uses[0].idx]
             if other is None:
                 return nothing
-            if constant_array(other) is None:
+            if other.name not in constants:
                 same = shapes.get(other.name or "") == shapes.get(user.outputs[0].name or "")
                 final = same and not _depends_on(other, waiting)
                 return (other.name or "", factor) if final else nothing

@@ -63,7 +63,8 @@ def repair_in_sequence(
 
 
 def _tasks(analysis: Analysis, stays: Positions) -> list[Task]:
-    reached = _reached(analysis, stays)
+    constants = independent_values(analysis.model.graph)[1]
+    reached = _reached(analysis, stays) - constants
     readers = {reader.node: reader for reader in find_readers(analysis) if reader.constant}
     nodes = [node for node in analysis.model.graph if node.name in readers or node.op_type in GATES]
     waiting = {node.name or "" for node in nodes}
@@ -74,7 +75,7 @@ def _tasks(analysis: Analysis, stays: Positions) -> list[Task]:
         if reader is None:
             task = find_recurrence(analysis, node, stays, reached)
         else:
-            task = find_product(analysis, reader, node, stays, reached, waiting)
+            task = find_product(analysis, reader, node, stays, reached, waiting, constants)
         if task is not None:
             tasks.append(task)
         waiting.discard(node.name or "")

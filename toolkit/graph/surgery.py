@@ -79,9 +79,17 @@ def remove_units(
         The smaller model; values keep their names. Initializers that were shared are not yet
         shared again.
     """
-    stays = positions_with(analysis, keep, new_biases or {})
     result = model.clone()
-    graph = result.graph
+    cut_units(result, analysis, keep, new_biases)
+    return result
+
+
+def cut_units(
+    model: ir.Model, analysis: Analysis, keep: Keep, new_biases: Mapping[str, AxisRef] | None = None
+) -> None:
+    """The same on the model itself."""
+    stays = positions_with(analysis, keep, new_biases or {})
+    graph = model.graph
     edit = Edit(graph, stays, analysis.normalised.shapes)
     for value in list(graph.initializers.values()):
         cut_initializer(value, stays)
@@ -91,7 +99,6 @@ def remove_units(
             rule.resize(edit, node)
     _forget_inner_shapes(graph)
     remove_unused(graph)
-    return result
 
 
 def parameters_after(
