@@ -164,9 +164,8 @@ def test_a_budget_is_met_and_repair_helps(name: str, tmp_path: Path) -> None:
         for repair in ("none", "channel", "sequential")
     }
     for result in found.values():
-        # Biases that a repair adds count.
-        assert result.parameters.after <= 0.72 * result.parameters.before
-        assert result.plan.removals == found["none"].plan.removals
+        assert result.parameters.after <= 0.7 * result.parameters.before
+    assert found["channel"].plan.removals == found["sequential"].plan.removals
     none, channel, sequential = (result.divergence or 0.0 for result in found.values())
     assert channel < none
     assert sequential < 1.05 * channel
@@ -229,7 +228,7 @@ def test_wide_axes_do_without_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     every_pair = onnxtrim.trim(path, x, remove=0.3, repair="channel")
     monkeypatch.setattr(second_moments, "WIDE", 5)
     only_variances = onnxtrim.trim(path, x, remove=0.3, repair="channel")
-    assert only_variances.parameters.after <= 0.72 * only_variances.parameters.before
+    assert only_variances.parameters.after <= 0.7 * only_variances.parameters.before
     assert every_pair.divergence is not None
     assert only_variances.divergence is not None
     assert every_pair.divergence < only_variances.divergence

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from onnxtrim.bench.errors import InputError
 from onnxtrim.export.model_io import tensor_bytes
 from onnxtrim.toolkit.graph.analyse import analyse
 from onnxtrim.toolkit.graph.groups import Analysis
+from onnxtrim.toolkit.graph.labels import AxisRef
 from onnxtrim.toolkit.graph.normalise import remeasure
 from onnxtrim.toolkit.graph.surgery import Keep, parameters_after, remove_units
 
@@ -66,13 +68,22 @@ class Budget:
             return (1 - self.value) * analysis.parameters
         return self.value * analysis.macs if self.kind == "macs" else self.value
 
-    def spent(self, analysis: Analysis, keep: Keep) -> float:
-        """Parameters, multiply-accumulates or bytes of a model without some units."""
+    def spent(
+        self, analysis: Analysis, keep: Keep, biases: Mapping[str, AxisRef] | None = None
+    ) -> float:
+        """Parameters, multiply-accumulates or bytes of a model without some units.
+
+        Args:
+            analysis: The groups.
+            keep: For groups that lose units, a mask over their units.
+            biases: Vectors that a repair may add, each with the axis that it lies on.
+        """
+        with_biases = parameters_after(analysis, keep, biases)
         if self.kind == "remove":
-            return parameters_after(analysis, keep)
+            return with_biases
         pruned = remove_units(analysis.model, analysis, keep)
         if self.kind == "size":
-            return tensor_bytes(pruned)
+            return tensor_bytes(pruned) + 4 * (with_biases - parameters_after(analysis, keep))
         return analyse(remeasure(analysis.normalised, pruned), {}).macs
 
     def to_json(self) -> dict[str, object]:

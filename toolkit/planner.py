@@ -23,7 +23,7 @@ from onnxtrim.toolkit.limits import Limits
 from onnxtrim.toolkit.orders import DEFAULT, find_criterion, order_units
 from onnxtrim.toolkit.plan import Plan, Removal, Stage
 from onnxtrim.toolkit.prepare import Prepared
-from onnxtrim.toolkit.readers import find_readers
+from onnxtrim.toolkit.readers import find_readers, possible_biases
 from onnxtrim.toolkit.repair import Repair, Repaired
 from onnxtrim.toolkit.second_moments import gather_halves, half_batch, read_points
 from onnxtrim.toolkit.statistics import Progress, Statistics, gather
@@ -112,20 +112,25 @@ class Planner:
         )
         self._steps = global_order(analysis, self._curves, allowed)
 
-    def plan(self, budget: Budget) -> Plan:
+    def plan(self, budget: Budget, *, repaired: bool = True) -> Plan:
         """The shortest prefix of the global order that meets a budget.
+
+        Args:
+            budget: What to meet.
+            repaired: Whether a repair follows, which may add biases.
 
         Raises:
             NothingToRemoveError: It can't be met, or is met already.
         """
         analysis = self._prepared.analysis
         target = budget.target(analysis)
-        least = budget.spent(analysis, self._keep(len(self._steps)))
+        biases = possible_biases(analysis) if repaired else {}
+        least = budget.spent(analysis, self._keep(len(self._steps)), biases)
         if least > target:
             raise NothingToRemoveError(budget.refusal(analysis, least))
 
         def meets(count: int, units: int = 0) -> bool:
-            return budget.spent(analysis, self._keep(count, units)) <= target
+            return budget.spent(analysis, self._keep(count, units), biases) <= target
 
         steps = bisect.bisect_left(range(len(self._steps)), True, key=meets)
         if steps == 0:

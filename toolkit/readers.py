@@ -104,6 +104,28 @@ def find_readers(analysis: Analysis) -> list[Reader]:
     return sorted(found, key=lambda reader: (order[reader.node or ""], reader.weight.name))
 
 
+def possible_biases(analysis: Analysis) -> dict[str, AxisRef]:
+    """Biases that a repair may add, each with the axis of a tensor that it lies on."""
+    nodes = {node.name: node for node in analysis.model.graph}
+    found = {}
+    for reader in find_readers(analysis):
+        node = nodes[reader.node]
+        if reader.constant and not _has_bias(node, reader):
+            output = node.outputs[0].name or ""
+            found[f"{reader.node}/bias"] = output, -1 if reader.is_dense else 1
+    return found
+
+
+def _has_bias(node: ir.Node, reader: Reader) -> bool:
+    if node.op_type != "MatMul":
+        return len(node.inputs) > 2 and node.inputs[2] is not None
+    uses = list(node.outputs[0].uses())
+    if len(uses) != 1 or uses[0].node.op_type != "Add":
+        return False
+    array = constant_array(uses[0].node.inputs[1 - uses[0].idx])
+    return array is not None and array.shape == (reader.outputs,)
+
+
 def stored(analysis: Analysis, value: ir.Value | None) -> Stored | None:
     """Where a weight of the normalised model lies; looked for once."""
     known = _FOUND.setdefault(analysis.model, {})

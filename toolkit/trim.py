@@ -163,7 +163,7 @@ def plan_to(
             lambda model: divergence.of(model) <= budget.value, repair, budget.to_json()
         )
     if budget.kind != "max-drop":
-        return planner.plan(budget)
+        return planner.plan(budget, repaired=repair is not None)
     assert labelled is not None  # the caller asked for it
     return plan_within_drop(planner, prepared, labelled, budget.value, repair)
 
