@@ -20,7 +20,7 @@ from onnxtrim.bench.machine import default_threads, fingerprint
 from onnxtrim.bench.memory import RUNS, MemoryResult, measure_memory, memory_metrics
 from onnxtrim.bench.model_file import model_sha256
 from onnxtrim.bench.results import Metrics, metrics_to_json
-from onnxtrim.bench.session import Feeds, RunOptions, Sizes, random_feeds
+from onnxtrim.bench.session import Feeds, RunOptions, Sizes, open_session, random_feeds
 from onnxtrim.bench.signature import check_models
 from onnxtrim.bench.size import model_size, size_metrics
 
@@ -30,6 +30,7 @@ Data = DataSource | PathLike | Mapping[str, NDArray[Any]]
 
 FEEDS = 8  # different inputs that the measured calls cycle through
 _ROLES = ("model", "original")
+_PURPOSES = ("calibration", "validation", "distillation")
 _BUSY = 0.02  # share of a round spent waiting for a CPU from which we say so
 
 
@@ -183,6 +184,9 @@ def _measure(
         details["latency"] = latency.to_json()
     if source is not None:
         details["data"] = _about(source)
+    used = []
+    if source is not None and labelled and settings.accuracy:
+        used = _used_before(models[0], source, settings)
     return Measurement(
         metrics=metrics,
         model=_identity(models[0]),
@@ -190,7 +194,7 @@ def _measure(
         settings=settings.to_json(),
         machine=machine,
         details=details,
-        warnings=tuple(_warnings(settings, latency, memory)),
+        warnings=(*used, *_warnings(settings, latency, memory)),
         latency=latency,
     )
 
@@ -251,6 +255,17 @@ def _identity(model: PathLike) -> dict[str, str]:
 def _about(source: DataSource) -> dict[str, Any]:
     digest = source.sha256  # may make a pass that also counts the samples
     return {"name": source.name, "sha256": digest, "samples": source.samples}
+
+
+def _used_before(model: PathLike, source: DataSource, settings: Settings) -> list[str]:
+    """Say if the model was made with the data that it is judged on."""
+    made = open_session(model, settings.options).get_modelmeta().custom_metadata_map
+    return [
+        f"these samples were used before, as {purpose} data of {model}: its accuracy on them is"
+        " too good; give others"
+        for purpose in _PURPOSES
+        if source.sha256 in made.get(f"onnxtrim.{purpose}_sha256", "").split("+")
+    ]
 
 
 def _warnings(

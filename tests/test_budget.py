@@ -376,8 +376,12 @@ def test_the_most_within_a_drop_of_accuracy(here: Path) -> None:
     budget = json.loads((here / "p.json").read_text())["criterion"]["budget"]
     assert (budget["kind"], budget["value"]) == ("max-drop", 10)
     assert len(budget["validation_sha256"]) == 64
+    warned = run("compare", "model.onnx", "10.onnx", "--eval", "test.npz", *UNMEASURED)
+    assert "used before, as validation data" in warned.err
     again = onnxtrim.trim("model.onnx", "calib.npz", max_drop=10, evaluation="test.npz")
     assert again.parameters.removed == found["10"]["removed"]
+    with pytest.raises(onnxtrim.InputError, match="are the calibration data"):
+        onnxtrim.trim("model.onnx", "test.npz", max_drop=10, evaluation="test.npz")
     with pytest.raises(onnxtrim.InputError, match="needs evaluation"):
         onnxtrim.trim("model.onnx", "calib.npz", max_drop=10)
 

@@ -309,6 +309,9 @@ def _describe(model: ir.Model, prepared: Prepared, plan: Plan) -> None:
             "onnxtrim.plan_sha256": plan.kept_hash(),
         }
     )
+    budget = plan.criterion.get("budget", {})
+    if "validation_sha256" in budget:
+        model.metadata_props["onnxtrim.validation_sha256"] = budget["validation_sha256"]
 
 
 def _bytes_before(prepared: Prepared) -> int:

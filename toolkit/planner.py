@@ -63,6 +63,7 @@ class Planner:
 
     Attributes:
         solver: The repair that goes with the plans.
+        data_sha256: Hash of the data, and of those of the statistics.
         divergence: Of the outputs, on samples that no curve was fitted on.
 
     Raises:
@@ -95,9 +96,9 @@ class Planner:
         seen = look(prepared, data, progress, statistics)
         self._one_batch, self._half = not seen.both, seen.half
         self._samples = data.samples or 0 if statistics is None else statistics.samples
-        self._seen_sha256 = data.sha256
+        self.data_sha256 = data.sha256
         if statistics is not None and data.sha256 not in statistics.data_sha256:
-            self._seen_sha256 += f"+{statistics.data_sha256}"
+            self.data_sha256 += f"+{statistics.data_sha256}"
         self.solver = seen.solver
         self._progress = progress
         self._orders = order_units(
@@ -209,7 +210,7 @@ class Planner:
         }
         return Plan(
             self._prepared.sha256,
-            self._seen_sha256,
+            self.data_sha256,
             criterion,
             (Stage(dict(analysis.choices), tuple(removals)),) if removals else (),
             self._limits,

@@ -185,8 +185,13 @@ def plan_within_drop(
         repair: The repair that the model will get.
 
     Raises:
+        InputError: The validation samples are the calibration data.
         NothingToRemoveError: No unit can leave.
     """
+    if labelled.sha256 in planner.data_sha256.split("+"):
+        raise InputError(
+            f"{labelled.name}: these samples are the calibration data; give others to validate on"
+        )
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder) / "small.onnx"
 
