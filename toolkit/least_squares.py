@@ -54,8 +54,17 @@ class LeastSquares:
         """What follows has no repair: its inputs have changed."""
 
 
+Solved = dict[tuple[str, bytes], Matrix]
+"""Solutions by reader, block and what stays: they depend on nothing else."""
+
+
 def repair_channels(
-    analysis: Analysis, keep: Keep, moments: Mapping[AxisRef, SecondMoments]
+    analysis: Analysis,
+    keep: Keep,
+    moments: Mapping[AxisRef, SecondMoments],
+    solved: Solved | None = None,
+    *,
+    remember: bool = False,
 ) -> Repaired:
     """Solve every reader of removed units anew.
 
@@ -63,7 +72,10 @@ def repair_channels(
         analysis: The groups.
         keep: For groups that lose units, a mask over their units.
         moments: Second moments at the readers' inputs.
+        solved: Solutions that are known already.
+        remember: Whether to add those that are found.
     """
+    solved = {} if solved is None else solved
     result = Repaired(analysis.model.clone())
     nodes = {node.name: node for node in result.model.graph}
     stays = positions(analysis, keep)
@@ -71,7 +83,7 @@ def repair_channels(
         mask = stays.get(reader.point)
         if mask is None or mask.all():
             continue
-        shift = _repair(result, reader, mask, moments[reader.point])
+        shift = _repair(result, reader, mask, moments[reader.point], solved, remember)
         if shift is not None:
             dtype = reader.weight.dtype(result.model)
             add_to_output(result, analysis, nodes[reader.node], shift, dtype)
@@ -79,17 +91,27 @@ def repair_channels(
 
 
 def _repair(
-    result: Repaired, reader: Reader, mask: NDArray[np.bool_], moments: SecondMoments
+    result: Repaired,
+    reader: Reader,
+    mask: NDArray[np.bool_],
+    moments: SecondMoments,
+    solved: Solved,
+    remember: bool,
 ) -> Vector | None:
     """Change the weight; returns what is to be added to the output."""
     gram = moments.covariance if reader.centred else moments.uncentred
     blocks, shifts = [], []
-    for at, weight in reader.blocks(result.model):
+    for number, (at, weight) in enumerate(reader.blocks(result.model)):
+        key = f"{reader.node}/{reader.weight.name}/{number}", mask.tobytes()
         stay, gone = np.flatnonzero(mask[at]), np.flatnonzero(~mask[at])
-        if gram.ndim == 2:
-            follow = regress(gram[np.ix_(at, at)], stay, gone)
-        else:  # only the means are known
+        if gram.ndim != 2:  # only the means are known
             follow = np.zeros((len(gone), len(stay)))
+        elif key in solved:
+            follow = solved[key]
+        else:
+            follow = regress(gram[np.ix_(at, at)], stay, gone)
+        if remember:
+            solved[key] = follow
         new = np.zeros_like(weight)
         new[stay] = weight[stay] + follow.T @ weight[gone]
         blocks.append((at, new))

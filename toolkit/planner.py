@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from onnxtrim.bench.data import DataSource
 from onnxtrim.bench.errors import NothingToRemoveError
-from onnxtrim.toolkit.allocation import divergence_without, global_order, measure_curves
+from onnxtrim.toolkit.allocation import GlobalOrder, Sight
 from onnxtrim.toolkit.budget import Budget
 from onnxtrim.toolkit.comoments import Moments, join
 from onnxtrim.toolkit.divergence import Divergence
@@ -94,7 +94,7 @@ class Planner:
                 f"{prepared.path}: nothing can be removed ({why}); 'onnxtrim inspect' tells more"
             )
         seen = look(prepared, data, progress, statistics)
-        self._one_batch, self._half = not seen.both, seen.half
+        self._one_batch = not seen.both
         self._samples = data.samples or 0 if statistics is None else statistics.samples
         self.data_sha256 = data.sha256
         if statistics is not None and data.sha256 not in statistics.data_sha256:
@@ -108,10 +108,10 @@ class Planner:
             lambda: statistics or gather(analysis, data, prepared.sha256, progress=progress),
         )
         self.divergence = Divergence(analysis.model, seen.judged)
-        self._curves = measure_curves(
-            analysis, allowed, self._orders, seen.half, self.divergence, progress
+        self._sight = Sight(
+            analysis, self._orders, seen.half, self.divergence, self._limits, progress
         )
-        self._steps = global_order(analysis, self._curves, allowed)
+        self._order = GlobalOrder(self._sight, allowed)
 
     def plan(self, budget: Budget, *, repaired: bool = True) -> Plan:
         """The shortest prefix of the global order that meets a budget.
@@ -126,19 +126,23 @@ class Planner:
         analysis = self._prepared.analysis
         target = budget.target(analysis)
         biases = possible_biases(analysis) if repaired else {}
-        least = budget.spent(analysis, self._keep(len(self._steps)), biases)
+        least = budget.spent(analysis, self._sight.keep(self._order.most()), biases)
         if least > target:
             raise NothingToRemoveError(budget.refusal(analysis, least))
 
         def meets(count: int, units: int = 0) -> bool:
-            return budget.spent(analysis, self._keep(count, units), biases) <= target
+            keep = self._sight.keep(self._order.taken(count, units))
+            return budget.spent(analysis, keep, biases) <= target
 
-        steps = bisect.bisect_left(range(len(self._steps)), True, key=meets)
-        if steps == 0:
+        if meets(0):
             raise NothingToRemoveError("the model is within the budget as it is")
-        whole = range(self._steps[steps - 1][1])  # of the last step perhaps not all units
-        units = bisect.bisect_left(whole, True, key=lambda units: meets(steps - 1, units))
-        return self._plan(self._keep(steps - 1, units), budget.to_json())
+        steps = self._order.steps
+        while not meets(len(steps)) and self._order.extend():
+            pass
+        count = bisect.bisect_left(range(len(steps)), True, key=meets)
+        whole = range(steps[count - 1][1])  # of the last step perhaps not all units
+        units = bisect.bisect_left(whole, True, key=lambda units: meets(count - 1, units))
+        return self._plan(self._order.taken(count - 1, units), budget.to_json())
 
     def largest(
         self,
@@ -157,39 +161,36 @@ class Planner:
             NothingToRemoveError: Even the first units are too many.
         """
         analysis = self._prepared.analysis
-        low, high = 0, len(self._steps)
-        tries = high.bit_length()
+
+        def fits(count: int) -> bool:
+            keep = self._sight.keep(self._order.taken(count))
+            repaired = Repaired(analysis.model) if repair is None else repair(analysis, keep)
+            return accepts(remove_units(repaired.model, analysis, keep, repaired.new_biases))
+
+        low, steps = 0, self._order.steps
+        while self._order.extend() and fits(len(steps)):
+            low = len(steps)
+        high = len(steps)
+        tries = (high - low).bit_length()
         while low < high:
             if self._progress is not None:
                 self._progress("search", tries - (high - low).bit_length(), tries)
             middle = (low + high + 1) // 2
-            keep = self._keep(middle)
-            repaired = Repaired(analysis.model) if repair is None else repair(analysis, keep)
-            if accepts(remove_units(repaired.model, analysis, keep, repaired.new_biases)):
+            if fits(middle):
                 low = middle
             else:
                 high = middle - 1
-        keep = self._keep(low)
-        if not keep:
+        taken = self._order.taken(low)
+        if not self._sight.keep(taken):
             raise NothingToRemoveError(
                 f"{self._prepared.path}: no unit can leave within what was asked for"
             )
-        return self._plan(keep, about)
+        return self._plan(taken, about)
 
-    def _keep(self, count: int, more: int = 0) -> Keep:
-        """What stays after some steps, and some units of the next."""
-        taken: dict[str, int] = {}
-        for name, units in self._steps[:count]:
-            taken[name] = taken.get(name, 0) + units
-        if more:
-            name, _ = self._steps[count]
-            taken[name] = taken.get(name, 0) + more
-        removals = {name: self._orders[name][:units] for name, units in taken.items()}
-        return self._limits.keep(self._prepared.analysis, removals)
-
-    def _plan(self, keep: Keep, about: Mapping[str, object]) -> Plan:
-        analysis = self._prepared.analysis
-        removals, predicted, measured = [], {}, {}
+    def _plan(self, taken: Mapping[str, int], about: Mapping[str, object]) -> Plan:
+        analysis, keep = self._prepared.analysis, self._sight.keep(taken)
+        removals, measured = [], {}
+        total, predicted = self._order.predicted(taken)
         for group in analysis.groups:
             mask = keep.get(group.name)
             if mask is None:
@@ -197,16 +198,13 @@ class Planner:
             tensor, axis = next(iter(group.slices))
             gone = tuple(int(unit) for unit in self._orders[group.name] if not mask[unit])
             removals.append(Removal(group.name, tensor, axis, group.units, gone))
-            predicted[group.name] = float(self._curves[group.name][len(gone)])
-            measured[group.name] = divergence_without(
-                analysis, {group.name: mask}, self._half, self.divergence
-            )
+            measured[group.name] = self._sight.divergence_without({group.name: len(gone)})
         criterion = {
             "name": self._criterion,
             "budget": dict(about),
-            "predicted_divergence": float(np.sum(list(predicted.values()))),
-            "predicted_by_group": predicted,
-            "measured_by_group": measured,
+            "predicted_divergence": total,
+            "predicted_by_group": {name: predicted[name] for name in measured},
+            "alone_by_group": measured,
         }
         return Plan(
             self._prepared.sha256,
