@@ -57,11 +57,12 @@ class Bert(nn.Module):
 
     def _attention(self, x: Tensor, hidden: Tensor, name: str) -> Tensor:
         q, k, v = (
-            self._linear(x, f"{name}_{part}").unflatten(-1, (HEADS, -1)).transpose(1, 2)
+            self._linear(x, f"{name}_{part}").reshape(*x.shape[:2], HEADS, -1).transpose(1, 2)
             for part in ("query", "key", "value")
         )
         scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + hidden
-        return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+        mixed: Tensor = scores.softmax(-1) @ v
+        return mixed.transpose(1, 2).flatten(2)
 
     def _linear(self, x: Tensor, name: str) -> Tensor:
         return functional.linear(x, self.weights[f"{name}_weight"], self.weights[f"{name}_bias"])

@@ -40,8 +40,7 @@ class Recipe:
         net: Makes it.
         epochs: Passes over the images.
         rate: Largest learning rate; of SGD with momentum, or of Adam.
-        optimiser: ``"sgd"`` with momentum, ``"adamw"``, or ``"adam"`` with an L2 penalty, which
-            lets units fall silent, as in the observation that the threshold rule comes from.
+        adam: Whether it is trained by Adam (with decoupled weight decay).
         flips: Whether images are flipped at random.
         flat: Whether it takes vectors of 784 pixels.
     """
@@ -49,17 +48,17 @@ class Recipe:
     net: Callable[[], nn.Module]
     epochs: int
     rate: float
-    optimiser: str = "adamw"
+    adam: bool = True
     flips: bool = True
     flat: bool = False
 
 
 RECIPES = {
-    "mlp": Recipe(mlp, 10, 1e-3, "adam", flips=False, flat=True),
+    "mlp": Recipe(mlp, 10, 1e-3, flips=False, flat=True),
     "lstm": Recipe(Crnn, 4, 3e-3),
     "depthwise_cnn": Recipe(DepthwiseCnn, 3, 1e-2),
     "vit": Recipe(VisionTransformer, 5, 2e-3),
-    "residual_cnn": Recipe(ResidualCnn, 2, 0.15, "sgd"),
+    "residual_cnn": Recipe(ResidualCnn, 2, 0.15, adam=False),
 }
 
 
@@ -137,12 +136,8 @@ def _train(
         if reset is not None:
             reset()
     x, y = torch.from_numpy(images), torch.from_numpy(labels)
-    optimiser: torch.optim.Optimizer
-    if recipe.optimiser == "adamw":
-        optimiser = torch.optim.AdamW(net.parameters(), weight_decay=0.05)
-    elif recipe.optimiser == "adam":
-        torch.set_flush_denormal(True)  # the penalty drives weights into the slow range
-        optimiser = torch.optim.Adam(net.parameters(), weight_decay=1e-4)
+    if recipe.adam:
+        optimiser: torch.optim.Optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.05)
     else:
         optimiser = torch.optim.SGD(
             net.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True

@@ -39,8 +39,10 @@ def test_statistics_grow(here: Path) -> None:
         np.testing.assert_allclose(other.comoment, one.comoment, rtol=1e-3, atol=1e-3)
 
     refused(*grown, "--data", "second.npz", says="these data are in grown.npz already")
-    refused(*grown[:-1], "none.npz", "--data", "first.npz", says="is not a statistics file")
-    refused(*grown, "--data", "calib.npz", "--no-pairs", says="only one of the two statistics")
+    refused(*grown[:-1], "none.npz", "--data", "first.npz", says="no such file to add to")
+    refused(
+        *grown, "--data", "calib.npz", "--no-pairs", says="holds second moments; give no --no-pairs"
+    )
     assert Statistics.load("grown.npz").samples == whole["samples"]
 
 

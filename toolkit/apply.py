@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 DIVERGENCE_SAMPLES, DIVERGENCE_BATCH = 256, 64
 ALARM = 0.5  # of the variance of the outputs, or of their largest element
+LOST = "on the calibration data the outputs are no numbers any more, or of another shape"
 
 
 @dataclass(frozen=True)
@@ -159,10 +161,12 @@ class TrimResult:
             progress=progress,
         )
         about = {k: v for k, v in self.model.metadata_props.items() if k.startswith("onnxtrim.")}
+        _add_hashes(about, "distillation", [trained.data_sha256])
+        _add_hashes(about, "validation", [trained.validation_sha256])
         return replace(
             trained,
             output_names=tuple(str(value.name) for value in self.model.graph.outputs),
-            metadata={**about, "onnxtrim.distillation_sha256": trained.data_sha256},
+            metadata=about,
         )
 
     def summary(self) -> str:
@@ -227,14 +231,16 @@ def apply_plan(
         kept = kept_after(kept, stays)
         if repair is not None:
             repair = repair.cut(stays)
-    _describe(cut.model, prepared, plan)
+    used = [plan.data_sha256, *([data.sha256] if data is not None and repair is not None else [])]
     groups = {group.name: Change(group.units, group.units) for group in original.groups}
     groups |= {
         removal.group: Change(removal.units, removal.units - len(removal.remove))
         for removal in plan.removals
     }
+    _describe(cut.model, prepared, plan, used)
     moved = None if data is None else calibration_divergence(prepared, cut.model, data)
-    alarm = _alarm(cut.check.effect if moved is None else moved)
+    lost = moved is not None and not math.isfinite(moved)
+    alarm = [LOST] if lost else _alarm(cut.check.effect if moved is None else moved)
     macs = analyse(remeasure(original.normalised, cut.model), {}).macs if plan.stages else None
     return TrimResult(
         cut.model,
@@ -245,7 +251,7 @@ def apply_plan(
         Change(original.macs, original.macs if macs is None else macs),
         groups,
         cut.check,
-        moved,
+        None if lost else moved,
         (*plan.warnings, *(f"not repaired: {text}" for text in cut.skipped), *alarm),
         prepared,
         kept,
@@ -297,21 +303,30 @@ def _cut(
     return _Cut(pruned, check.joined(before.check), (*before.skipped, *repaired.skipped))
 
 
-def _describe(model: ir.Model, prepared: Prepared, plan: Plan) -> None:
-    """Note in the model where it comes from; a gate refuses to test on its calibration data."""
+def _describe(model: ir.Model, prepared: Prepared, plan: Plan, used: Sequence[str]) -> None:
+    """Note in the model where it comes from; `compare` warns of data that it was made with."""
     from onnxtrim import __version__
 
+    budget = plan.criterion.get("budget", {})
+    validated = [budget["validation_sha256"]] if "validation_sha256" in budget else []
     model.metadata_props.update(
         {
             "onnxtrim.version": __version__,
             "onnxtrim.original_sha256": prepared.sha256,
-            "onnxtrim.calibration_sha256": plan.data_sha256,
             "onnxtrim.plan_sha256": plan.kept_hash(),
         }
     )
-    budget = plan.criterion.get("budget", {})
-    if "validation_sha256" in budget:
-        model.metadata_props["onnxtrim.validation_sha256"] = budget["validation_sha256"]
+    for purpose, hashes in (("calibration", used), ("validation", validated)):
+        _add_hashes(model.metadata_props, purpose, hashes)
+
+
+def _add_hashes(about: MutableMapping[str, str], purpose: str, hashes: Sequence[str]) -> None:
+    """Add hashes of data to those that the model was made with before."""
+    key = f"onnxtrim.{purpose}_sha256"
+    known = [*about.get(key, "").split("+"), *(one for h in hashes for one in h.split("+"))]
+    found = "+".join(dict.fromkeys(one for one in known if one))
+    if found:
+        about[key] = found
 
 
 def _bytes_before(prepared: Prepared) -> int:
@@ -336,11 +351,13 @@ def _initializer_bytes(model: ir.Model) -> int:
 
 
 def calibration_divergence(prepared: Prepared, pruned: ir.Model, data: DataSource) -> float | None:
-    """The divergence on the first calibration samples, see :mod:`.divergence`."""
+    """The divergence on the first calibration samples, see :func:`.divergence_of`."""
     found: list[Feeds] = []
+    seen = 0
     with contextlib.closing(data.batches(DIVERGENCE_BATCH)) as batches:
         for batch in batches:
             found.append(batch.feeds)
-            if len(found) * DIVERGENCE_BATCH >= DIVERGENCE_SAMPLES:
+            seen += len(batch)
+            if seen >= DIVERGENCE_SAMPLES:
                 break
     return divergence_of(prepared.analysis.model, pruned, found)

@@ -46,6 +46,7 @@ class Distilled:
         warnings: What the user should know.
         samples: Samples of a pass, those held back included.
         data_sha256: Their hash.
+        validation_sha256: That of the validation data; empty if some were held back.
         seconds: What training took, without what a checkpoint took over.
         inputs: What the model expects, in the order of ``forward``.
         examples: A tensor for each input.
@@ -59,6 +60,7 @@ class Distilled:
     warnings: tuple[str, ...]
     samples: int
     data_sha256: str
+    validation_sha256: str
     seconds: float
     inputs: tuple[InputSpec, ...] = field(repr=False)
     examples: tuple[torch.Tensor, ...] = field(repr=False)
@@ -154,6 +156,8 @@ def distill(
         "validation data": None if judged_on is None else judged_on.sha256,
         **asdict(options),
     }
+    if judged_on is not None and judged_on.sha256 == source.sha256:
+        raise InputError(f"{judged_on.name}: these samples are trained on; give others to judge on")
     count = source.samples  # known after the hash
     assert count is not None
     batch = _fixed_batch(inputs) or options.batch
@@ -170,6 +174,7 @@ def distill(
         tuple(run.warnings),
         count,
         source.sha256,
+        "" if judged_on is None else judged_on.sha256,
         run.seconds,
         tuple(inputs),
         run.tensors(first),

@@ -42,15 +42,18 @@ class Samples:
         """One pass in an order that depends on the seed and the pass alone.
 
         The order is random within windows of 64 MiB: data that are sorted should be mixed before.
-        A last batch of less than half the size is left out, unless it is the only one.
+        A batch of less than half the size, at the end or before samples of another shape, is left
+        out if any of that shape was whole.
         """
         random = np.random.default_rng([self.seed, epoch])
         windows = rebatch(self._blocks(held=False), self._window())
-        full = False
+        whole = set()
         for batch in rebatch((_shuffled(window, random) for window in windows), self.batch):
-            if not full or 2 * len(batch) >= self.batch:
+            shape = tuple(array.shape[1:] for array in batch.feeds.values())
+            if shape not in whole or 2 * len(batch) >= self.batch:
                 yield batch
-            full = full or len(batch) == self.batch
+            if len(batch) == self.batch:
+                whole.add(shape)
 
     def judged(self) -> Iterator[Batch]:
         """The samples that are not trained on, in order."""

@@ -135,6 +135,7 @@ def look_at(outputs: Iterable[Outputs], name: str) -> tuple[Output, ...]:
     Raises:
         InputError: No output is of floating point, or one is not a finite number.
     """
+    shifts: list[float | None] = []
     count: list[float] = []
     total: list[float] = []
     squares: list[float] = []
@@ -142,14 +143,17 @@ def look_at(outputs: Iterable[Outputs], name: str) -> tuple[Output, ...]:
     for batch in outputs:
         if not count:
             count, total, squares = ([0.0] * len(batch) for _ in range(3))
+            shifts = [None] * len(batch)
             kinds = [[z.ndim == 2 and z.shape[1] > 1, True] for z in batch]
         for n, z in enumerate(batch):
-            wide = z.double()
+            if shifts[n] is None and z.numel():
+                shifts[n] = float(z.flatten()[0])  # or the variance cancels
+            wide = z.double() - (shifts[n] or 0.0)
             count[n] += z.numel()
             total[n] += float(wide.sum())
             squares[n] += float((wide**2).sum())
             if kinds[n][0] and kinds[n][1]:
-                sums = wide.sum(1)
+                sums = z.double().sum(1)
                 kinds[n][1] = bool(z.min() >= 0) and bool(((sums - 1).abs() < _SUM).all())
     if not count:
         raise InputError("the module has no output of floating point to be trained on")

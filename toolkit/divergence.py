@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -100,14 +99,15 @@ class Divergence:
 
 
 def divergence_of(original: ir.Model, model: ir.Model, batches: Sequence[Feeds]) -> float | None:
-    """The divergence of a model, or ``None`` if nothing can tell.
+    """The divergence of a model, or ``None`` if the original's outputs can't tell.
 
     Args:
         original: It stays as it is.
         model: It stays as it is.
         batches: Inputs.
     """
-    found = np.inf
-    with contextlib.suppress(InputError):  # no floats, or they overflow
-        found = Divergence(original, batches).of(model.clone())
-    return found if np.isfinite(found) else None
+    try:
+        measure = Divergence(original, batches)
+    except InputError:  # no floats, or they overflow
+        return None
+    return measure.of(model.clone())

@@ -60,9 +60,11 @@ class Planner:
         progress: Called with a word, how much is done and how much there is.
         statistics: Statistics with second moments, so that only the beginning of the data is
             looked at: for divergences, and for the sequential repair.
+        seen: What another planner saw of the same data.
 
     Attributes:
         solver: The repair that goes with the plans.
+        seen: What was seen of the data, for other planners.
         data_sha256: Hash of the data, and of those of the statistics.
         divergence: Of the outputs, on samples that no curve was fitted on.
 
@@ -80,6 +82,7 @@ class Planner:
         criterion: str = DEFAULT,
         progress: Progress | None = None,
         statistics: Statistics | None = None,
+        seen: Seen | None = None,
     ) -> None:
         analysis = prepared.analysis
         self._prepared, self._data, self._limits = prepared, data, limits or Limits()
@@ -93,13 +96,15 @@ class Planner:
             raise NothingToRemoveError(
                 f"{prepared.path}: nothing can be removed ({why}); 'onnxtrim inspect' tells more"
             )
-        seen = look(prepared, data, progress, statistics)
+        hashes = [data.sha256]  # counts the samples, too, which tells the size of the halves
+        if statistics is not None:
+            hashes += statistics.data_sha256.split("+")
+        self.data_sha256 = "+".join(dict.fromkeys(hashes))
+        if seen is None:
+            seen = look(prepared, data, progress, statistics)
         self._one_batch = not seen.both
         self._samples = data.samples or 0 if statistics is None else statistics.samples
-        self.data_sha256 = data.sha256
-        if statistics is not None and data.sha256 not in statistics.data_sha256:
-            self.data_sha256 += f"+{statistics.data_sha256}"
-        self.solver = seen.solver
+        self.solver, self.seen = seen.solver, seen
         self._progress = progress
         self._orders = order_units(
             analysis,

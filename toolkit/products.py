@@ -228,7 +228,8 @@ def _sum(
             if other is None:
                 return nothing
             if other.name not in constants:
-                same = shapes.get(other.name or "") == shapes.get(user.outputs[0].name or "")
+                added = value, other, user.outputs[0]
+                same = len({shapes.get(part.name or "") for part in added}) == 1
                 final = same and not _depends_on(other, waiting)
                 return (other.name or "", factor) if final else nothing
         elif user.op_type != "Identity":

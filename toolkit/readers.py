@@ -120,7 +120,8 @@ def _has_bias(node: ir.Node, reader: Reader) -> bool:
     if node.op_type != "MatMul":
         return len(node.inputs) > 2 and node.inputs[2] is not None
     uses = list(node.outputs[0].uses())
-    if len(uses) != 1 or uses[0].node.op_type != "Add":
+    is_output = node.outputs[0].is_graph_output()
+    if len(uses) != 1 or uses[0].node.op_type != "Add" or is_output:
         return False
     array = constant_array(uses[0].node.inputs[1 - uses[0].idx])
     return array is not None and array.shape == (reader.outputs,)

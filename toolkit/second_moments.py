@@ -16,6 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxtrim.bench.data import DataSource
+from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.session import run
 from onnxtrim.toolkit.comoments import Halves, Moments, SecondMoments
 from onnxtrim.toolkit.graph.execute import Feeds, WeightFile
@@ -229,7 +230,7 @@ def gather_halves(
         progress: Called with a word, the samples done and their number if known.
 
     Raises:
-        InputError: The data don't fit the model, or there are none.
+        InputError: The data don't fit the model, there are none, or a tensor is always empty.
     """
     batch = batch or half_batch(data.samples)
     normalised = analysis.normalised
@@ -255,6 +256,11 @@ def gather_halves(
     for found in (even, odd):
         for (tensor, _), moments in found.items():
             require_finite(moments.mean, moments.comoment, tensor, data.name)
+    for ref in points:
+        if ref not in even and ref not in odd:
+            raise InputError(
+                f"{data.name}: tensor {ref[0]!r} is empty for all samples; give others"
+            )
     return even, odd
 
 
@@ -278,6 +284,10 @@ def _add(
     feeds: Feeds,
     at_once: int,
 ) -> None:
+    if waiting and any(waiting[0][name].shape[1:] != feeds[name].shape[1:] for name in feeds):
+        for other in waiting:  # of another length
+            probe.add(other, sums)
+        waiting.clear()
     waiting.append(feeds)
     if len(waiting) == at_once:
         together = feeds

@@ -351,7 +351,7 @@ def merge(one: Statistics, other: Statistics) -> Statistics:
     """
     if one.model_sha256 != other.model_sha256 or one.points.keys() != other.points.keys():
         raise InputError("the two statistics belong to different models")
-    if any(a.keys() != b.keys() for a, b in zip(one.halves, other.halves, strict=True)):
+    if bool(one.halves[0]) != bool(other.halves[0]):
         raise InputError("only one of the two statistics holds second moments; gather both alike")
     points = {ref: one.points[ref].merge(other.points[ref]) for ref in one.points}
     halves = join(one.halves[0], other.halves[0]), join(one.halves[1], other.halves[1])

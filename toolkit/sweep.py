@@ -39,7 +39,7 @@ from onnxtrim.toolkit.prepare import Calibration, Prepared, prepare
 from onnxtrim.toolkit.repair import MeanFolding, Repair
 from onnxtrim.toolkit.statistics import Progress, Statistics, gather
 from onnxtrim.toolkit.sweep_folder import append_line, opened, read_lines
-from onnxtrim.toolkit.trim import REPAIRS, require_removals
+from onnxtrim.toolkit.trim import REPAIRS, require_other, require_removals
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,7 @@ def sweep(
     labelled = None
     if evaluation is not None:
         labelled = open_data(evaluation, prepared.inputs, need_labels=True)
+        require_other(labelled, data.sha256)
     if labelled is None:  # random inputs then have the sizes of the calibration data
         options = replace(options, settings=_sized(options.settings, prepared))
     spec = _spec(prepared, data, labelled, options)
@@ -190,12 +191,20 @@ class _Sweep:
     def _planner(self, point: Point) -> Planner:
         criterion = point.baseline or DEFAULT
         if criterion not in self._planners:
-            self._planners[criterion] = Planner(self.prepared, self.data, criterion=criterion)
+            others = next(iter(self._planners.values()), None)
+            self._planners[criterion] = Planner(
+                self.prepared,
+                self.data,
+                criterion=criterion,
+                seen=None if others is None else others.seen,
+            )
         return self._planners[criterion]
 
     def _plan(self, point: Point) -> Plan:
         if point.is_budget:
-            return self._planner(point).plan(Budget("remove", point.values[0]))
+            repaired = self.options.repair != "none" and not point.baseline
+            budget = Budget("remove", point.values[0])
+            return self._planner(point).plan(budget, repaired=repaired)
         mean_below, std_below = point.values
         criterion = Threshold(mean_below, std_below, self.options.absolute)
         return make_plan(self.prepared.analysis, self.statistics, criterion)

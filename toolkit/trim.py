@@ -122,6 +122,7 @@ def trim(
             labelled = None
             if evaluation is not None:
                 labelled = open_data(evaluation, prepared.inputs, need_labels=True)
+                require_other(labelled, data.sha256)
             planner = Planner(prepared, data, limits, criterion, progress)
             mender = budget_repair(repair, planner.solver)
             plan = plan_to(planner, prepared, budgets[0], labelled, mender)
@@ -188,10 +189,7 @@ def plan_within_drop(
         InputError: The validation samples are the calibration data.
         NothingToRemoveError: No unit can leave.
     """
-    if labelled.sha256 in planner.data_sha256.split("+"):
-        raise InputError(
-            f"{labelled.name}: these samples are the calibration data; give others to validate on"
-        )
+    require_other(labelled, planner.data_sha256)
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder) / "small.onnx"
 
@@ -202,6 +200,18 @@ def plan_within_drop(
 
         about = {"kind": "max-drop", "value": points, "validation_sha256": labelled.sha256}
         return planner.largest(accepts, repair, about)
+
+
+def require_other(labelled: DataSource, calibration_sha256: str) -> None:
+    """Check that validation data are not the calibration data, by their hashes.
+
+    Raises:
+        InputError: They are.
+    """
+    if labelled.sha256 in calibration_sha256.split("+"):
+        raise InputError(
+            f"{labelled.name}: these samples are the calibration data; give others to judge on"
+        )
 
 
 def require_repair(repair: str | None, known: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ from onnxtrim.toolkit.cli.common import (
     with_json,
 )
 from onnxtrim.toolkit.cli.prune_choice import budget_of, mender_of
+from onnxtrim.toolkit.limits import Limits
 from onnxtrim.toolkit.plan import Plan
 from onnxtrim.toolkit.prepare import prepare
 from onnxtrim.toolkit.trim import trim
@@ -82,7 +83,7 @@ _DATA = "NPZ|FOLDER|MODULE:FUNCTION"
 @click.option("--include", multiple=True, metavar="GLOB", help="As in 'onnxtrim prune'.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="As in 'onnxtrim prune'.")
 @click.option(
-    "--align", type=click.IntRange(min=1), default=1, show_default=True, help="As there, too."
+    "--align", default="1", metavar="NUMBER|auto", show_default=True, help="As there, too."
 )
 @click.option(
     "--epochs",
@@ -148,7 +149,7 @@ def command(
     applied: Path | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
-    align: int,
+    align: str,
     epochs: int,
     batch: int,
     learning_rate: float,
@@ -191,13 +192,16 @@ def command(
         raise click.UsageError(
             "give one of --remove, --macs, --size and --max-drop, or a plan with --apply"
         )
-    if applied is not None and (include or exclude or align > 1):
+    if applied is not None and (include or exclude or align != "1"):
         raise click.UsageError("--apply takes everything from the plan: leave the others out")
     if max_drop is not None and evaluation is None:
         raise click.UsageError("--max-drop needs --eval")
     files = [Path(name) for name in (data, train, evaluation) if name is not None]
     check_output(output, weights, applied, *files)
     check_output(checkpoint, weights, applied, *files, output)
+    options = Options(epochs, batch, learning_rate, labels, patience, seed)
+    options.check()
+    Limits.make(include, exclude, align)
     module = load_callable(callable_)
     if weights is not None:
         load_weights(module, weights)
@@ -236,7 +240,7 @@ def command(
             data if train is None else train,
             validation=evaluation,
             example_inputs=examples,
-            options=Options(epochs, batch, learning_rate, labels, patience, seed),
+            options=options,
             checkpoint=checkpoint,
             progress=report,
         )

@@ -40,6 +40,7 @@ from onnxtrim.toolkit.trim import (
     REPAIRS,
     budget_repair,
     plan_to,
+    require_other,
     require_removals,
     require_repair,
 )
@@ -56,7 +57,7 @@ from onnxtrim.toolkit.trim import (
     "--stats",
     type=click.Path(path_type=Path),
     help="Statistics that 'onnxtrim stats' gathered: instead of --data for thresholds, beside it"
-    " for a budget, which then reads only the beginning of the data.",
+    " for a budget, which then runs only the beginning of the data.",
 )
 @click.option("--remove", metavar="SHARE", help="Remove this share of the parameters, as 70%.")
 @click.option("--macs", metavar="SHARE", help="Keep this share of the multiply-accumulates.")
@@ -240,6 +241,7 @@ def command(
         labelled = None
         if evaluation is not None:
             labelled = open_data(evaluation, prepared.inputs, need_labels=True)
+            require_other(labelled, source.sha256)
         with progress_bar() as report:
             if loaded is not None:
                 loaded.require(prepared.analysis, prepared.sha256, str(stats))

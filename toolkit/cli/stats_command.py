@@ -72,7 +72,14 @@ def command(
       onnxtrim prune model.onnx --stats stats.npz --data calib.npz --remove 70% -o small.onnx
     """
     check_output(output, model, Path(data))
+    if update and not output.exists():
+        raise InputError(f"{output}: no such file to add to; leave --update out")
     before = Statistics.load(output) if update else None
+    if before is not None and bool(before.halves[0]) == no_pairs:
+        raise InputError(
+            f"{output}: {'holds' if no_pairs else 'holds no'} second moments; give"
+            f" {'no' if no_pairs else 'also'} --no-pairs"
+        )
     prepared, source = prepare(model, data)
     assert source is not None  # --data is required
     analysis = prepared.analysis
