@@ -167,6 +167,47 @@ def test_fewer_samples_than_units(tmp_path: Path) -> None:
     assert error["sequential"] < 0.5 * error["none"]
 
 
+def test_samples_of_several_lengths(tmp_path: Path) -> None:
+    """One shard for each: batches of one length run together."""
+    n = Net()
+    y = n.matmul("fc2", n.relu(n.matmul("fc1", "x", 8, 24)), 24, 3)
+    path, folder = tmp_path / "net.onnx", tmp_path / "shards"
+    onnx.save(n.build(y, ["n", "t", 8]), path)
+    folder.mkdir()
+    for length in (10, 12):
+        np.savez(folder / f"{length}.npz", x=normal(600, length, 8, seed=length))
+    result = onnxtrim.trim(path, folder, remove=0.3)
+    assert result.divergence is not None
+    assert result.divergence < 0.2
+
+
+def test_a_bias_that_is_computed_of_constants_is_no_residual(tmp_path: Path) -> None:
+    """At batch 1 it has the shape of the squeezed output that it is added to."""
+    n = Net()
+    h = n.relu(n.conv("c1", "x", 2, 16))
+    z = n.op("GlobalAveragePool", h)
+    bias = n.op("Reshape", n.weight("raw", 16), n.ints("shape", 1, 16, 1, 1))
+    z = n.op("Add", n.conv("squeeze", z, 16, 16, 1, bias=False), bias)
+    h = n.op("Mul", h, n.op("Sigmoid", z))
+    y = n.conv("c3", n.relu(n.conv("c2", h, 16, 16)), 16, 3)
+    path = tmp_path / "excite.onnx"
+    onnx.save(n.build(y, ["n", 2, 6, 6]), path)
+    found = errors(path, {"x": normal(256, 2, 6, 6)})
+    assert found["sequential"] <= 1.05 * found["channel"] < found["none"]
+
+
+def test_every_data_set_that_a_model_was_made_with_is_noted(tmp_path: Path) -> None:
+    path = dead_and_constant(tmp_path)
+    first, second = {"x": normal(200, 6)}, {"x": normal(200, 6, seed=5)}
+    once = onnxtrim.trim(path, first, remove=0.3)
+    once.save(tmp_path / "once.onnx")
+    twice = onnxtrim.trim(tmp_path / "once.onnx", second, remove=0.3)
+    key = "onnxtrim.calibration_sha256"
+    hashes = twice.model.metadata_props[key].split("+")
+    assert once.model.metadata_props[key] in hashes
+    assert len(hashes) == 2
+
+
 def test_limits(tmp_path: Path) -> None:
     n = Net()
     h = n.relu(n.conv("c1", "x", 2, 32))
