@@ -159,7 +159,8 @@ def _checked_inputs(examples: Sequence[Any], dynamic: bool) -> tuple[torch.Tenso
                 f"inputs of shape {shapes} don't share a batch size of 1 or more in axis 0; make"
                 " them, or fix the batch size (dynamic_batch=False)"
             )
-    return inputs
+    # The exporter takes one tensor that is given twice for one input.
+    return tuple(tensor.clone() for tensor in inputs)
 
 
 def _first_run(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:

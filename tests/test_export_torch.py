@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from onnxtrim.bench.errors import InputError, WorkError
@@ -131,6 +132,19 @@ def test_several_inputs_and_outputs(tmp_path: Path) -> None:
     report = export_module(module, (randn(3, 4), randn(3, 4)), tmp_path / "m.onnx")
     assert [shape[0] for shape in report.inputs.values()] == ["batch", "batch"]
     assert list(report.outputs) == ["output_0", "output_1", "output_2"]
+
+
+class Difference(nn.Module):
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return a - b
+
+
+def test_one_tensor_as_two_examples_gives_two_inputs(tmp_path: Path) -> None:
+    x = torch.randn(2, 3)
+    export_module(Difference(), (x, x), tmp_path / "net.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    a, b = np.ones((2, 3), np.float32), np.zeros((2, 3), np.float32)
+    np.testing.assert_array_equal(session.run(None, {"a": a, "b": b})[0], a - b)
 
 
 def test_an_opset_can_be_asked_for(tmp_path: Path) -> None:
