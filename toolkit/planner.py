@@ -36,7 +36,7 @@ FITTED = 1024
 
 MOST_FITTED = 10_000
 
-WORK = 3e12
+WORK = 1.5e12
 """Multiply-accumulates of the sequential repair up to which it looks at more samples."""
 
 BYTES = 2**28
