@@ -97,7 +97,7 @@ class Product:
         self.shape.append(shape)
         self.target.append(target[:, self.out])
 
-    def fit(self, analysis: Analysis, result: Repaired, cut: Cut, batches: Sequence[Feeds]) -> None:
+    def fit(self, analysis: Analysis, result: Repaired, cut: Cut) -> None:
         """Solve the reader and write it into the repaired model."""
         reader, taps = self.reader, self.window.taps
         node = next(node for node in result.model.graph if node.name == reader.node)
@@ -111,7 +111,7 @@ class Product:
             [Sums(len(r) * taps + 1, len(c)) for r, c in zip(rows, kept, strict=True)]
             for _ in range(2)
         ]
-        self._gather(cut, batches, halves)
+        self._gather(cut, halves)
         delta = np.zeros(outputs)
         for number, (at, matrix) in enumerate(blocks):
             pick = np.ix_(rows[number], kept[number])
@@ -129,14 +129,11 @@ class Product:
             add_to_output(result, analysis, node, delta, reader.weight.dtype(result.model))
         self.target.clear()
 
-    def _gather(self, cut: Cut, batches: Sequence[Feeds], halves: Sequence[Sequence[Sums]]) -> None:
+    def _gather(self, cut: Cut, halves: Sequence[Sequence[Sums]]) -> None:
         """Sums over the pruned model's patches and the targets."""
         names = [self.reader.point[0], *([self.other] if self.other else [])]
-        inner = [name for name in dict.fromkeys(names) if name not in batches[0]]
-        probe = cut.probe(inner)
         towards = self.towards[self.out] if len(self.towards) > 1 else self.towards
-        for number, feeds in enumerate(batches):
-            found = {**feeds, **probe.run(feeds)}
+        for number, found in enumerate(cut.tensors(names)):
             index, target = self.index[number], self.target[number]
             if self.other:
                 shift = self.window.outputs(found[self.other], index) * towards

@@ -176,17 +176,16 @@ class Recurrence:
             seen.targets.append(targets)
         self._seen.append(seen)
 
-    def fit(self, analysis: Analysis, result: Repaired, cut: Cut, batches: Sequence[Feeds]) -> None:
+    def fit(self, analysis: Analysis, result: Repaired, cut: Cut) -> None:
         """Solve the gates and write them into the repaired model."""
         best, least = self._read(result.model), np.inf
         for step in range(PASSES + 1):
-            probe = cut.probe(name for name in self.names if name not in batches[0])
             halves = self._halves()
             whole = self._read(result.model)
             now = whole.cut(self.inputs, self.units, GATES[self.operator])
             error = 0.0
-            for number, feeds in enumerate(batches):
-                found = {**feeds, **probe.run(feeds)}
+            final = [name for name in self.names if name != self.output]
+            for number, found in enumerate(cut.tensors(final, [self.output])):
                 error += self._add(found, self._seen[number], now, halves[number % 2])
             if not error < least:
                 break  # it goes away from the original; what was best is kept

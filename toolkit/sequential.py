@@ -54,9 +54,9 @@ def repair_in_sequence(
     tasks = _tasks(analysis, positions(analysis, keep))
     for part in _parts(analysis, tasks, batches):
         _look_at_original(analysis, part, batches)
-    cut = Cut(analysis, keep, result)
+    cut = Cut(analysis, keep, result, batches)
     for number, task in enumerate(tasks):
-        task.fit(analysis, result, cut, batches)
+        task.fit(analysis, result, cut)
         if progress is not None:
             progress("repair", number + 1, len(tasks))
     return result

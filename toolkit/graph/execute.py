@@ -156,12 +156,18 @@ class Prober:
         del self._proto.graph.node[:], self._proto.graph.output[:]
 
     def probe(
-        self, names: Iterable[str], *, shapes_only: bool = False, optimise: bool = False
+        self,
+        names: Iterable[str],
+        *,
+        shapes_only: bool = False,
+        optimise: bool = False,
+        given: Mapping[str, np.dtype[Any]] | None = None,
     ) -> Probe:
         """A session for some tensors.
 
         Args:
             names: Names of the tensors to read.
+            given: Inner tensors that will be fed, with their types.
             shapes_only: Read the shape of each tensor instead of its values. The tensors are then
                 freed during the run, so that memory stays that of an ordinary run.
             optimise: Let ONNX Runtime rewrite the graph: faster, but other roundings.
@@ -173,7 +179,12 @@ class Prober:
         if not wanted:  # ONNX Runtime refuses a graph without nodes
             return Probe([], None)
         graph = self._proto.graph
-        graph.node.extend(self._needed(wanted))
+        given = given or {}
+        graph.node.extend(self._needed(wanted, set(given)))
+        inputs = len(graph.input)
+        for name, dtype in given.items():
+            kind = onnx.helper.np_dtype_to_tensor_dtype(dtype)
+            graph.input.append(onnx.helper.make_tensor_value_info(name, kind, None))
         for name in wanted:
             shown = f"onnxtrim.shape/{name}" if shapes_only else name
             if shapes_only:
@@ -182,16 +193,16 @@ class Prober:
         try:
             session = self._weights.open(self._proto, optimise=optimise)
         finally:
-            del graph.node[:], graph.output[:]
+            del graph.node[:], graph.output[:], graph.input[inputs:]
         return Probe(wanted, session)
 
-    def _needed(self, names: list[str]) -> list[onnx.NodeProto]:
+    def _needed(self, names: list[str], given: set[str]) -> list[onnx.NodeProto]:
         """The nodes that some tensors depend on, in order."""
-        wanted, needed = set(names), []
+        wanted, needed = set(names) - given, []
         for node in reversed(self._nodes):
             if wanted & set(node.output):
                 needed.append(node)
-                wanted |= set(_reads(node))
+                wanted |= set(_reads(node)) - given
         return needed[::-1]
 
 
