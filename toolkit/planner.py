@@ -23,21 +23,26 @@ from onnxtrim.toolkit.limits import Limits
 from onnxtrim.toolkit.orders import DEFAULT, find_criterion, order_units
 from onnxtrim.toolkit.plan import Plan, Removal, Stage
 from onnxtrim.toolkit.prepare import Prepared
-from onnxtrim.toolkit.readers import find_readers, possible_biases
+from onnxtrim.toolkit.readers import possible_biases
 from onnxtrim.toolkit.repair import Repair, Repaired
 from onnxtrim.toolkit.second_moments import gather_halves, half_batch, read_points
 from onnxtrim.toolkit.statistics import Progress, Statistics, gather
 
 JUDGED = 256
-"""Calibration samples, of those that no fit saw, on which divergences are measured."""
+"""Calibration samples, of those that no fit saw, on which divergences are measured at most."""
+
+LEAST_JUDGED = 96
+
+JUDGING = 6e10
+"""Multiply-accumulates of a point of every group's curve down to which fewer samples do."""
 
 FITTED = 1024
 """Calibration samples that the sequential repair looks at at least, if there are so many."""
 
 MOST_FITTED = 10_000
 
-WORK = 1.5e12
-"""Multiply-accumulates of the sequential repair up to which it looks at more samples."""
+WORK = 2e11
+"""Multiply-accumulates of one pass up to which it looks at more samples."""
 
 BYTES = 2**28
 """Memory for inputs up to which it looks at more samples."""
@@ -279,10 +284,10 @@ def look(
         half, other = gather_halves(analysis, points, data, progress=progress)
     else:
         half, other = statistics.require_halves(points)
-    fitted = _fitted(analysis)
-    batches = _batches(data, max(JUDGED * 2, fitted), half_batch(data.samples))
+    fitted, judged = _fitted(analysis), _judged(analysis)
+    batches = _batches(data, max(judged * 2, fitted), half_batch(data.samples))
     solver = LeastSquares(join(half, other), _first(batches, fitted), progress)
-    return Seen(half, _first(batches[1::2] or batches, JUDGED), len(batches) > 1, solver)
+    return Seen(half, _first(batches[1::2] or batches, judged), len(batches) > 1, solver)
 
 
 def _fitted(analysis: Analysis) -> int:
@@ -292,8 +297,14 @@ def _fitted(analysis: Analysis) -> int:
     """
     feeds = analysis.normalised.feeds.values()
     size = sum(array.nbytes / max(len(array), 1) for array in feeds if array.ndim)
-    work = max(analysis.macs * len(find_readers(analysis)), 1)
-    return int(np.clip(min(WORK / work, BYTES / max(size, 1)), FITTED, MOST_FITTED))
+    most = min(WORK / max(analysis.macs, 1), BYTES / max(size, 1))
+    return int(np.clip(most, FITTED, MOST_FITTED))
+
+
+def _judged(analysis: Analysis) -> int:
+    """How many samples divergences are measured on."""
+    work = max(analysis.macs * len(analysis.groups), 1)
+    return int(np.clip(JUDGING / work, LEAST_JUDGED, JUDGED))
 
 
 def _batches(data: DataSource, count: int, size: int) -> list[Feeds]:
