@@ -90,7 +90,7 @@ class Planner:
         seen: Seen | None = None,
     ) -> None:
         analysis = prepared.analysis
-        self._prepared, self._data, self._limits = prepared, data, limits or Limits()
+        self._prepared, self._limits = prepared, limits or Limits()
         self._limits.check(analysis)
         self._criterion = criterion
         if criterion != DEFAULT:

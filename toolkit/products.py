@@ -24,18 +24,7 @@ from onnxtrim.toolkit.graph.values import constant_array
 from onnxtrim.toolkit.patches import Rows, Window, window_of
 from onnxtrim.toolkit.readers import Reader
 from onnxtrim.toolkit.repair import Repaired, add_to_output
-from onnxtrim.toolkit.ridge import Sums, best_fit
-
-UNKNOWNS = 2400
-"""Most coefficients per output; larger readers keep the weight that they have."""
-
-ROWS = 12
-"""Rows of patches per coefficient that are wanted in each half."""
-
-LEAST_ROWS = 10_000
-
-TARGET_BYTES = 2**26
-"""Most memory for the outputs of one reader."""
+from onnxtrim.toolkit.ridge import ROWS, UNKNOWNS, Sums, best_fit, rows_wanted
 
 _MOVES_LITTLE = 1e-2  # of the largest: channels that hardly reach the sum can't correct it
 
@@ -85,11 +74,11 @@ class Product:
         window, output = self.window, found[self.output]
         shape = tuple(np.delete(output.shape, window.axis).tolist())
         left = int(self.kept.sum())
-        wanted = max(LEAST_ROWS, ROWS * left // self.reader.groups * window.taps)
+        wanted = rows_wanted(
+            ROWS * left // self.reader.groups * window.taps, self.reader.outputs, batches
+        )
         rows = int(np.prod(shape))
-        wanted = min(wanted, TARGET_BYTES // (8 * self.reader.outputs))
-        count = min(rows, max(1, -(-2 * wanted // batches)))
-        index = rng.choice(rows, count, replace=False)
+        index = rng.choice(rows, min(rows, wanted), replace=False)
         target = window.outputs(output, index) + self.bias
         if self.other:
             target = target + window.outputs(found[self.other], index) * self.towards

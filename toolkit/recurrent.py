@@ -24,7 +24,7 @@ from onnxtrim.toolkit.graph.groups import Analysis
 from onnxtrim.toolkit.patches import Rows
 from onnxtrim.toolkit.readers import stored
 from onnxtrim.toolkit.repair import Repaired
-from onnxtrim.toolkit.ridge import Sums, best_fit
+from onnxtrim.toolkit.ridge import ROWS, UNKNOWNS, Sums, best_fit, rows_wanted
 from onnxtrim.toolkit.states import GATES, states_of
 from onnxtrim.toolkit.stored import Stored
 
@@ -33,17 +33,6 @@ Places = tuple[NDArray[np.int64], NDArray[np.int64]]  # time steps, samples
 
 PASSES = 3
 """Fits, each on the states that the one before left."""
-
-UNKNOWNS = 2400
-"""Most coefficients per gate; larger networks keep the weights that they have."""
-
-ROWS = 12
-"""Rows per coefficient that are wanted in each half."""
-
-LEAST_ROWS = 10_000
-
-TARGET_BYTES = 2**26
-"""Most memory for the pre-activations of one node."""
 
 _RESET = 1  # the gate of a GRU that multiplies the state
 
@@ -158,11 +147,10 @@ class Recurrence:
         if self.lengths:
             valid = np.arange(steps)[:, None] < found[self.lengths][None, :]
         index = np.flatnonzero(valid)
-        wanted = max(LEAST_ROWS, ROWS * (int(self.inputs.sum()) + int(self.units.sum())))
         width = GATES[self.operator] * len(self.units) * len(self.backward)
-        wanted = min(wanted, TARGET_BYTES // (8 * width))
-        count = min(len(index), max(1, -(-2 * wanted // batches)))
-        index = rng.choice(index, count, replace=False)
+        unknowns = int(self.inputs.sum()) + int(self.units.sum())
+        wanted = rows_wanted(ROWS * unknowns, width, batches)
+        index = rng.choice(index, min(len(index), wanted), replace=False)
         places = index // samples, index % samples
         rows = x[places].astype(np.float32)
         seen = _Seen(places, [], [])

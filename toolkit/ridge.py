@@ -11,6 +11,29 @@ Rows = NDArray[np.float32]
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Of the mean diagonal; the one with the smallest error on the other half is taken."""
 
+UNKNOWNS = 2400
+"""Most coefficients per output; larger layers keep the weights that they have."""
+
+ROWS = 12
+"""Rows per coefficient that are wanted in each half."""
+
+LEAST_ROWS = 10_000
+
+TARGET_BYTES = 2**26
+"""Most memory for the targets of one layer."""
+
+
+def rows_wanted(rows: int, outputs: int, batches: int) -> int:
+    """How many rows to sample from each batch.
+
+    Args:
+        rows: Rows for the coefficients of one half.
+        outputs: Numbers in a row of the targets.
+        batches: Number of batches, of both halves.
+    """
+    wanted = min(max(LEAST_ROWS, rows), TARGET_BYTES // (8 * outputs))
+    return max(1, -(-2 * wanted // batches))
+
 
 class Sums:
     """Sums of products of inputs and targets over one half of the samples.

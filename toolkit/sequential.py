@@ -64,7 +64,7 @@ def repair_in_sequence(
 
 def _tasks(analysis: Analysis, stays: Positions) -> list[Task]:
     constants = independent_values(analysis.model.graph)[1]
-    reached = _reached(analysis, stays) - constants
+    reached = _reached(analysis, stays, constants)
     readers = {reader.node: reader for reader in find_readers(analysis) if reader.constant}
     nodes = [node for node in analysis.model.graph if node.name in readers or node.op_type in GATES]
     waiting = {node.name or "" for node in nodes}
@@ -82,16 +82,14 @@ def _tasks(analysis: Analysis, stays: Positions) -> list[Task]:
     return tasks
 
 
-def _reached(analysis: Analysis, stays: Positions) -> set[str]:
-    """Tensors that lose positions, or are computed from such."""
-    graph = analysis.model.graph
-    constants = independent_values(graph)[1]
+def _reached(analysis: Analysis, stays: Positions, constants: set[str]) -> set[str]:
+    """Tensors that lose positions, or are computed from such; no constants."""
     reached = {tensor for tensor, _ in stays} - constants
-    for node in graph:
+    for node in analysis.model.graph:
         read = {value.name for value in node.inputs if value is not None}
         if read & reached:
             reached |= {value.name or "" for value in node.outputs}
-    return reached
+    return reached - constants
 
 
 def _parts(
