@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -16,7 +15,7 @@ from onnxtrim.bench.data import DataSource
 from onnxtrim.bench.errors import WorkError
 from onnxtrim.bench.size import model_size
 from onnxtrim.export.model_io import save_model
-from onnxtrim.toolkit.divergence import divergence_of
+from onnxtrim.toolkit.divergence import divergence_of, first_batches
 from onnxtrim.toolkit.graph.analyse import analyse
 from onnxtrim.toolkit.graph.execute import forget_pages
 from onnxtrim.toolkit.graph.groups import Analysis
@@ -352,12 +351,5 @@ def _initializer_bytes(model: ir.Model) -> int:
 
 def calibration_divergence(prepared: Prepared, pruned: ir.Model, data: DataSource) -> float | None:
     """The divergence on the first calibration samples, see :func:`.divergence_of`."""
-    found: list[Feeds] = []
-    seen = 0
-    with contextlib.closing(data.batches(DIVERGENCE_BATCH)) as batches:
-        for batch in batches:
-            found.append(batch.feeds)
-            seen += len(batch)
-            if seen >= DIVERGENCE_SAMPLES:
-                break
-    return divergence_of(prepared.analysis.model, pruned, found)
+    batches = first_batches(data, DIVERGENCE_SAMPLES, DIVERGENCE_BATCH)
+    return divergence_of(prepared.analysis.model, pruned, batches)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from onnxtrim.bench.data import DataSource
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.session import run
 from onnxtrim.toolkit.graph.execute import Feeds, WeightFile
@@ -96,6 +98,19 @@ class Divergence:
         for feeds in self._batches:
             arrays = zip(self._names, run(session, dict(feeds), "the model"), strict=True)
             yield {name: a for name, a in arrays if np.issubdtype(a.dtype, np.floating)}
+
+
+def first_batches(data: DataSource, count: int, size: int) -> list[Feeds]:
+    """Inputs of the first samples, so many or a few more, in batches."""
+    found: list[Feeds] = []
+    seen = 0
+    with contextlib.closing(data.batches(size)) as batches:
+        for batch in batches:
+            found.append(batch.feeds)
+            seen += len(batch)
+            if seen >= count:
+                break
+    return found
 
 
 def divergence_of(original: ir.Model, model: ir.Model, batches: Sequence[Feeds]) -> float | None:

@@ -14,7 +14,7 @@ from onnxtrim.bench.errors import NothingToRemoveError
 from onnxtrim.toolkit.allocation import GlobalOrder, Sight
 from onnxtrim.toolkit.budget import Budget
 from onnxtrim.toolkit.comoments import Moments, join
-from onnxtrim.toolkit.divergence import Divergence
+from onnxtrim.toolkit.divergence import Divergence, first_batches
 from onnxtrim.toolkit.graph.execute import Feeds
 from onnxtrim.toolkit.graph.groups import Analysis
 from onnxtrim.toolkit.graph.surgery import Keep, parameters_after, remove_units
@@ -285,7 +285,7 @@ def look(
     else:
         half, other = statistics.require_halves(points)
     fitted, judged = _fitted(analysis), _judged(analysis)
-    batches = _batches(data, max(judged * 2, fitted), half_batch(data.samples))
+    batches = first_batches(data, max(judged * 2, fitted), half_batch(data.samples))
     solver = LeastSquares(join(half, other), _first(batches, fitted), progress)
     return Seen(half, _first(batches[1::2] or batches, judged), len(batches) > 1, solver)
 
@@ -305,17 +305,6 @@ def _judged(analysis: Analysis) -> int:
     """How many samples divergences are measured on."""
     work = max(analysis.macs * len(analysis.groups), 1)
     return int(np.clip(JUDGING / work, LEAST_JUDGED, JUDGED))
-
-
-def _batches(data: DataSource, count: int, size: int) -> list[Feeds]:
-    found: list[Feeds] = []
-    seen = 0
-    for batch in data.batches(size):
-        found.append(batch.feeds)
-        seen += len(batch)
-        if seen >= count:
-            break
-    return found
 
 
 def _first(batches: Sequence[Feeds], count: int) -> list[Feeds]:
