@@ -25,7 +25,7 @@ from onnxtrim.toolkit.apply import TrimResult
 from onnxtrim.toolkit.budget import Budget
 from onnxtrim.toolkit.comoments import SecondMoments
 from onnxtrim.toolkit.divergence import Divergence
-from onnxtrim.toolkit.graph.surgery import remove_units
+from onnxtrim.toolkit.graph.surgery import parameters_after, remove_units
 from onnxtrim.toolkit.least_squares import repair_channels
 from onnxtrim.toolkit.limits import Limits
 from onnxtrim.toolkit.orders import CRITERIA, order_units
@@ -33,6 +33,7 @@ from onnxtrim.toolkit.planner import Planner, look
 from onnxtrim.toolkit.prepare import Prepared, prepare
 from onnxtrim.toolkit.second_moments import gather_halves
 from onnxtrim.toolkit.sequential import repair_in_sequence
+from onnxtrim.toolkit.sizes import MACS, PARAMETERS, cost_sizes
 from onnxtrim.toolkit.statistics import gather
 from tests.cli import PAIR, UNMEASURED, refused, run
 from tests.nets import Net
@@ -198,6 +199,37 @@ def test_macs_and_bytes(tmp_path: Path) -> None:
     assert 0.4 * half.macs.before < half.macs.after <= 0.5 * half.macs.before
     small = onnxtrim.trim(path, {"x": x}, size=9000, repair="none")
     assert 7000 < small.bytes.after <= 9000
+
+
+@pytest.mark.parametrize("name", ["mlp", "residual", "mobile", "squeeze_excite", "unet", "tied"])
+@pytest.mark.parametrize("cost", [PARAMETERS, MACS])
+def test_what_units_save_is_what_the_pruned_model_saves(
+    name: str, cost: str, tmp_path: Path
+) -> None:
+    onnx.save(ZOO[name](), tmp_path / "net.onnx")
+    analysis = prepare(tmp_path / "net.onnx")[0].analysis
+    whole, budget = cost_sizes(analysis, cost), Budget("macs" if cost == MACS else "remove", 0.5)
+    assert whole.total() == (analysis.macs if cost == MACS else analysis.parameters)
+    for group in analysis.groups:
+        half = np.arange(group.units) < group.units // 2
+        left = budget.spent(analysis, {group.name: half})
+        saved = cost_sizes(analysis, cost).saved(group.name, group.units - group.units // 2)
+        assert whole.total() - saved == pytest.approx(left), group.name
+
+
+def test_macs_are_taken_where_they_are(tmp_path: Path) -> None:
+    """Early layers of a convolutional net have few parameters and many multiply-accumulates."""
+    net, data = opened("residual", tmp_path, calibration("residual", tmp_path))
+    planner = Planner(net, data)
+    by_macs = planner.plan(Budget("macs", 0.5))
+    spent = parameters_after(net.analysis, by_macs.stages[0].keep(net.analysis, ""))
+    share = 1 - spent / net.analysis.parameters
+    by_parameters = planner.plan(Budget("remove", share))
+    macs = [
+        Budget("macs", 0.5).spent(net.analysis, plan.stages[0].keep(net.analysis, ""))
+        for plan in (by_macs, by_parameters)
+    ]
+    assert macs[0] < macs[1]
 
 
 def test_the_order_takes_what_costs_least_per_parameter(

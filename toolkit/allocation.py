@@ -3,8 +3,8 @@
 Relative errors of layers don't compare across depth, so each group alone is cut to several sizes,
 repaired, and the divergence of the model's *output* is measured on calibration data that the
 repair did not see. The curves are made convex from below and followed greedily by divergence per
-parameter saved. What groups cost together is not the sum of what each costs alone, so the curves
-are measured again on the way.
+parameter, or per multiply-accumulate, saved. What groups cost together is not the sum of what each
+costs alone, so the curves are measured again on the way.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from onnxtrim.toolkit.divergence import Divergence
 from onnxtrim.toolkit.graph.groups import Analysis, Group
 from onnxtrim.toolkit.graph.labels import AxisRef, Index
 from onnxtrim.toolkit.graph.surgery import Keep, cut_units
-from onnxtrim.toolkit.graph.values import is_parameter
 from onnxtrim.toolkit.least_squares import Solved, repair_channels
 from onnxtrim.toolkit.limits import Limits
 from onnxtrim.toolkit.orders import Orders
+from onnxtrim.toolkit.sizes import PARAMETERS, cost_sizes
 from onnxtrim.toolkit.statistics import Progress
 
 SHARES = (0.15, 0.3, 0.5, 0.7, 0.85, 0.95)
@@ -129,61 +129,6 @@ def _convex(counts: Index, values: Curve, units: int) -> Curve:
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """The sizes of all weights while units leave.
-
-    Attributes:
-        axes: For every weight the length of each axis.
-        groups: For every group, on which axes of weights it lies and with how many positions per
-            unit.
-    """
-
-    axes: dict[str, list[float]]
-    groups: Mapping[str, Sequence[tuple[str, int, float]]]
-
-    def saved(self, group: str, count: float) -> float:
-        """Parameters that leave if so many units of a group do."""
-        lost: dict[str, dict[int, float]] = {}
-        for tensor, axis, per_unit in self.groups[group]:
-            lost.setdefault(tensor, {})[axis] = per_unit * count
-        total = 0.0
-        for tensor, cut in lost.items():
-            before = after = 1.0
-            for axis, length in enumerate(self.axes[tensor]):
-                before *= length
-                after *= length - cut.get(axis, 0.0)
-            total += before - after
-        return total
-
-    def total(self) -> float:
-        """Parameters that are left."""
-        return float(sum(np.prod(lengths) for lengths in self.axes.values()))
-
-    def remove(self, group: str, count: float) -> None:
-        """Let them leave."""
-        for tensor, axis, per_unit in self.groups[group]:
-            self.axes[tensor][axis] -= per_unit * count
-
-
-def weight_sizes(analysis: Analysis) -> Sizes:
-    """The sizes of the original."""
-    axes = {
-        name: [float(size) for size in analysis.normalised.shapes[name]]
-        for name, value in analysis.model.graph.initializers.items()
-        if is_parameter(value)
-    }
-    return Sizes(axes, {group.name: _places(group, axes) for group in analysis.groups})
-
-
-def _places(group: Group, axes: Mapping[str, Sequence[float]]) -> list[tuple[str, int, float]]:
-    return [
-        (tensor, axis, float((units >= 0).sum()) / group.units)
-        for (tensor, axis), units in group.slices.items()
-        if tensor in axes
-    ]
-
-
-@dataclass(frozen=True)
 class Round:
     """A stretch of the global order, with the curves that it follows.
 
@@ -199,7 +144,7 @@ class Round:
 
 
 class GlobalOrder:
-    """All that can leave, the cheapest divergence per parameter first; any budget is a prefix.
+    """All that can leave, the cheapest divergence per saving first; any budget is a prefix.
 
     Divergences of groups don't add up, so the curves are measured again after some of what can
     leave is gone. That is done when it is asked for: small budgets need the first curves only.
@@ -207,15 +152,16 @@ class GlobalOrder:
     Args:
         sight: The model, and what it is measured with.
         allowed: Groups that may lose units.
+        cost: What is saved, see :func:`.sizes.cost_sizes`.
 
     Attributes:
         steps: Groups with the number of units that leave them, as far as was asked for.
         rounds: The stretches so far.
     """
 
-    def __init__(self, sight: Sight, allowed: Sequence[Group]) -> None:
-        self._sight, self._allowed = sight, allowed
-        self._sizes = weight_sizes(sight.analysis)
+    def __init__(self, sight: Sight, allowed: Sequence[Group], cost: str = PARAMETERS) -> None:
+        self._sight, self._allowed, self._cost = sight, allowed, cost
+        self._sizes = cost_sizes(sight.analysis, cost)
         self._start = self._sizes.total()
         self._taken = {group.name: 0 for group in allowed}
         self._most = self._start - self._least()
@@ -286,8 +232,8 @@ class GlobalOrder:
         return best
 
     def _least(self) -> float:
-        """Parameters when all that can leave has left."""
-        sizes = weight_sizes(self._sight.analysis)
+        """What is left when all that can leave has left."""
+        sizes = cost_sizes(self._sight.analysis, self._cost)
         for name, units in self.most().items():
             sizes.remove(name, units)
         return sizes.total()

@@ -26,6 +26,7 @@ from onnxtrim.toolkit.prepare import Prepared
 from onnxtrim.toolkit.readers import possible_biases
 from onnxtrim.toolkit.repair import Repair, Repaired
 from onnxtrim.toolkit.second_moments import gather_halves, half_batch, read_points
+from onnxtrim.toolkit.sizes import MACS, PARAMETERS
 from onnxtrim.toolkit.statistics import Progress, Statistics, gather
 
 JUDGED = 256
@@ -121,10 +122,14 @@ class Planner:
         self._sight = Sight(
             analysis, self._orders, seen.half, self.divergence, self._limits, progress
         )
-        self._order = GlobalOrder(self._sight, allowed)
+        self._ordered = {
+            cost: GlobalOrder(self._sight, allowed, cost) for cost in (PARAMETERS, MACS)
+        }
 
     def plan(self, budget: Budget, *, repaired: bool = True) -> Plan:
         """The shortest prefix of the global order that meets a budget.
+
+        The order is by divergence per parameter; of a budget of multiply-accumulates per such.
 
         Args:
             budget: What to meet.
@@ -136,23 +141,24 @@ class Planner:
         analysis = self._prepared.analysis
         target = budget.target(analysis)
         biases = possible_biases(analysis) if repaired else {}
-        least = budget.spent(analysis, self._sight.keep(self._order.most()), biases)
+        order = self._ordered[MACS if budget.kind == "macs" else PARAMETERS]
+        least = budget.spent(analysis, self._sight.keep(order.most()), biases)
         if least > target:
             raise NothingToRemoveError(budget.refusal(analysis, least))
 
         def meets(count: int, units: int = 0) -> bool:
-            keep = self._sight.keep(self._order.taken(count, units))
+            keep = self._sight.keep(order.taken(count, units))
             return budget.spent(analysis, keep, biases) <= target
 
         if meets(0):
             raise NothingToRemoveError("the model is within the budget as it is")
-        steps = self._order.steps
-        while not meets(len(steps)) and self._order.extend():
+        steps = order.steps
+        while not meets(len(steps)) and order.extend():
             pass
         count = bisect.bisect_left(range(len(steps)), True, key=meets)
         whole = range(steps[count - 1][1])  # of the last step perhaps not all units
         units = bisect.bisect_left(whole, True, key=lambda units: meets(count - 1, units))
-        return self._plan(self._order.taken(count - 1, units), budget.to_json())
+        return self._plan(order, order.taken(count - 1, units), budget.to_json())
 
     def largest(
         self,
@@ -170,15 +176,15 @@ class Planner:
         Raises:
             NothingToRemoveError: Even the first units are too many.
         """
-        analysis = self._prepared.analysis
+        analysis, order = self._prepared.analysis, self._ordered[PARAMETERS]
 
         def fits(count: int) -> bool:
-            keep = self._sight.keep(self._order.taken(count))
+            keep = self._sight.keep(order.taken(count))
             repaired = Repaired(analysis.model) if repair is None else repair(analysis, keep)
             return accepts(remove_units(repaired.model, analysis, keep, repaired.new_biases))
 
-        low, steps = 0, self._order.steps
-        while self._order.extend() and fits(len(steps)):
+        low, steps = 0, order.steps
+        while order.extend() and fits(len(steps)):
             low = len(steps)
         high = len(steps)
         tries = (high - low).bit_length()
@@ -190,17 +196,19 @@ class Planner:
                 low = middle
             else:
                 high = middle - 1
-        taken = self._order.taken(low)
+        taken = order.taken(low)
         if not self._sight.keep(taken):
             raise NothingToRemoveError(
                 f"{self._prepared.path}: no unit can leave within what was asked for"
             )
-        return self._plan(taken, about)
+        return self._plan(order, taken, about)
 
-    def _plan(self, taken: Mapping[str, int], about: Mapping[str, object]) -> Plan:
+    def _plan(
+        self, order: GlobalOrder, taken: Mapping[str, int], about: Mapping[str, object]
+    ) -> Plan:
         analysis, keep = self._prepared.analysis, self._sight.keep(taken)
         removals, measured = [], {}
-        total, predicted = self._order.predicted(taken)
+        total, predicted = order.predicted(taken)
         for group in analysis.groups:
             mask = keep.get(group.name)
             if mask is None:
