@@ -25,6 +25,7 @@ from onnxtrim.toolkit.apply import TrimResult
 from onnxtrim.toolkit.budget import Budget
 from onnxtrim.toolkit.comoments import SecondMoments
 from onnxtrim.toolkit.divergence import Divergence
+from onnxtrim.toolkit.graph.execute import Prober
 from onnxtrim.toolkit.graph.surgery import parameters_after, remove_units
 from onnxtrim.toolkit.least_squares import repair_channels
 from onnxtrim.toolkit.limits import Limits
@@ -199,6 +200,34 @@ def test_macs_and_bytes(tmp_path: Path) -> None:
     assert 0.4 * half.macs.before < half.macs.after <= 0.5 * half.macs.before
     small = onnxtrim.trim(path, {"x": x}, size=9000, repair="none")
     assert 7000 < small.bytes.after <= 9000
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_models_run_from_where_they_differ(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = calibration(name, tmp_path)
+    net, data = prepare(tmp_path / f"{name}.onnx", {"x": x})
+    assert data is not None
+    planner = Planner(net, data)
+    sight = planner.sight
+    measure = sight.divergence
+    names = [group.name for group in net.analysis.groups]
+    begun = {group: 1 for group in names[:1]}
+    start = measure.beginning(sight.model_without(begun))
+    fed: list[int] = []
+    probed = Prober.probe
+
+    def probe(self: Prober, wanted: Any, **options: Any) -> Any:
+        fed.append(len(options.get("given") or ()))
+        return probed(self, wanted, **options)
+
+    monkeypatch.setattr(Prober, "probe", probe)
+    for group in names:
+        model = sight.model_without({**begun, group: 2})
+        found = measure.of(model.clone(), start)
+        assert found == pytest.approx(measure.of(model), rel=1e-4, abs=1e-9)
+    assert len(names) < 3 or any(fed)
 
 
 @pytest.mark.parametrize("name", ["mlp", "residual", "mobile", "squeeze_excite", "unet", "tied"])

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxtrim.toolkit.comoments import SecondMoments
@@ -56,7 +57,9 @@ def measure_curves(
         all, k = 0 … units - 1.
     """
     solved: Solved = {}
-    start = sight.divergence_without(taken, solved, remember=True) if any(taken.values()) else 0.0
+    model = sight.model_without(taken, solved, remember=True)
+    beginning = sight.divergence.beginning(model)
+    start = min(sight.divergence.of(model), WORST) if any(taken.values()) else 0.0
     curves = {}
     for number, group in enumerate(allowed):
         done = taken[group.name]
@@ -66,7 +69,8 @@ def measure_curves(
             count = min(wanted, group.units - 1)
             if count > counts[-1]:
                 counts.append(count)
-                found = sight.divergence_without({**taken, group.name: count}, solved)
+                smaller = sight.model_without({**taken, group.name: count}, solved)
+                found = min(sight.divergence.of(smaller, beginning), WORST)
                 values.append(found - start)
         curves[group.name] = _convex(np.asarray(counts), np.asarray(values), group.units)
         if sight.progress is not None:
@@ -99,14 +103,18 @@ class Sight:
         removals = {name: self.orders[name][:units] for name, units in taken.items() if units}
         return self.limits.keep(self.analysis, removals)
 
-    def divergence_without(
+    def model_without(
         self, taken: Mapping[str, int], solved: Solved | None = None, *, remember: bool = False
-    ) -> float:
-        """The divergence when units leave and the next layers are solved anew, at most `WORST`."""
+    ) -> ir.Model:
+        """The model when units leave and the next layers are solved anew."""
         keep = self.keep(taken)
         repaired = repair_channels(self.analysis, keep, self.moments, solved, remember=remember)
         cut_units(repaired.model, self.analysis, keep, repaired.new_biases)
-        return min(self.divergence.of(repaired.model), WORST)
+        return repaired.model
+
+    def divergence_without(self, taken: Mapping[str, int]) -> float:
+        """The divergence of that model, at most `WORST`."""
+        return min(self.divergence.of(self.model_without(taken)), WORST)
 
 
 def _convex(counts: Index, values: Curve, units: int) -> Curve:

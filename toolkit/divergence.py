@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ from onnxtrim.bench.data import DataSource
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.session import run
 from onnxtrim.toolkit.graph.execute import Feeds, WeightFile
+from onnxtrim.toolkit.resume import Beginning
 
-Outputs = dict[str, NDArray[np.floating[Any]]]
+Outputs = Mapping[str, NDArray[Any]]
 
 KEPT_BYTES = 2**28
 """Of the original's outputs; if they take more, the original runs again every time."""
@@ -49,16 +50,20 @@ class Divergence:
         if not all(np.isfinite(value) for value in self._variance.values()):
             raise InputError("the outputs of the model overflow on the calibration data")
 
-    def of(self, model: ir.Model) -> float:
+    def of(self, model: ir.Model, beginning: Beginning | None = None) -> float:
         """The divergence of a model; infinite if its outputs are no numbers or of other shapes.
 
         Args:
             model: Its large weights move to a temporary file that goes: give one that is not
                 needed any more, or a clone.
+            beginning: A model that begins like it, with the same inputs (see :meth:`beginning`).
         """
         total = 0.0
-        session = WeightFile().session(model, optimise=True)
-        for want, got in zip(self._originals(), self._outputs(session), strict=True):
+        if beginning is None:
+            outputs = self._outputs(WeightFile().session(model, optimise=True))
+        else:
+            outputs = beginning.run(model, list(self._variance))
+        for want, got in zip(self._originals(), outputs, strict=True):
             for name, variance in self._variance.items():
                 if want[name].shape != got[name].shape:
                     return np.inf
@@ -66,6 +71,10 @@ class Divergence:
                     error = float(((want[name].astype(np.float64) - got[name]) ** 2).sum())
                 total += error / variance if variance > 0 else error
         return total / len(self._variance) if np.isfinite(total) else np.inf
+
+    def beginning(self, model: ir.Model) -> Beginning:
+        """A model that others may begin with; it is not changed."""
+        return Beginning(model, self._batches)
 
     def _variances(self) -> dict[str, float]:
         """Sums of squared deviations from the mean, shifted by the first value."""

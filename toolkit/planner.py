@@ -73,6 +73,7 @@ class Planner:
         seen: What was seen of the data, for other planners.
         data_sha256: Hash of the data, and of those of the statistics.
         divergence: Of the outputs, on samples that no curve was fitted on.
+        sight: What curves are measured with.
 
     Raises:
         InputError: The data don't fit the model, the statistics hold no second moments, or a glob
@@ -119,11 +120,11 @@ class Planner:
             lambda: statistics or gather(analysis, data, prepared.sha256, progress=progress),
         )
         self.divergence = Divergence(analysis.model, seen.judged)
-        self._sight = Sight(
+        self.sight = Sight(
             analysis, self._orders, seen.half, self.divergence, self._limits, progress
         )
         self._ordered = {
-            cost: GlobalOrder(self._sight, allowed, cost) for cost in (PARAMETERS, MACS)
+            cost: GlobalOrder(self.sight, allowed, cost) for cost in (PARAMETERS, MACS)
         }
 
     def plan(self, budget: Budget, *, repaired: bool = True) -> Plan:
@@ -142,12 +143,12 @@ class Planner:
         target = budget.target(analysis)
         biases = possible_biases(analysis) if repaired else {}
         order = self._ordered[MACS if budget.kind == "macs" else PARAMETERS]
-        least = budget.spent(analysis, self._sight.keep(order.most()), biases)
+        least = budget.spent(analysis, self.sight.keep(order.most()), biases)
         if least > target:
             raise NothingToRemoveError(budget.refusal(analysis, least))
 
         def meets(count: int, units: int = 0) -> bool:
-            keep = self._sight.keep(order.taken(count, units))
+            keep = self.sight.keep(order.taken(count, units))
             return budget.spent(analysis, keep, biases) <= target
 
         if meets(0):
@@ -179,7 +180,7 @@ class Planner:
         analysis, order = self._prepared.analysis, self._ordered[PARAMETERS]
 
         def fits(count: int) -> bool:
-            keep = self._sight.keep(order.taken(count))
+            keep = self.sight.keep(order.taken(count))
             repaired = Repaired(analysis.model) if repair is None else repair(analysis, keep)
             return accepts(remove_units(repaired.model, analysis, keep, repaired.new_biases))
 
@@ -197,7 +198,7 @@ class Planner:
             else:
                 high = middle - 1
         taken = order.taken(low)
-        if not self._sight.keep(taken):
+        if not self.sight.keep(taken):
             raise NothingToRemoveError(
                 f"{self._prepared.path}: no unit can leave within what was asked for"
             )
@@ -206,7 +207,7 @@ class Planner:
     def _plan(
         self, order: GlobalOrder, taken: Mapping[str, int], about: Mapping[str, object]
     ) -> Plan:
-        analysis, keep = self._prepared.analysis, self._sight.keep(taken)
+        analysis, keep = self._prepared.analysis, self.sight.keep(taken)
         removals, measured = [], {}
         total, predicted = order.predicted(taken)
         for group in analysis.groups:
@@ -216,7 +217,7 @@ class Planner:
             tensor, axis = next(iter(group.slices))
             gone = tuple(int(unit) for unit in self._orders[group.name] if not mask[unit])
             removals.append(Removal(group.name, tensor, axis, group.units, gone))
-            measured[group.name] = self._sight.divergence_without({group.name: len(gone)})
+            measured[group.name] = self.sight.divergence_without({group.name: len(gone)})
         criterion = {
             "name": self._criterion,
             "budget": dict(about),
