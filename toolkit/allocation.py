@@ -9,7 +9,7 @@ costs alone, so the curves are measured again on the way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,12 @@ from onnxtrim.toolkit.statistics import Progress
 SHARES = (0.15, 0.3, 0.5, 0.7, 0.85, 0.95)
 """Of the units of a group, where its curve is measured."""
 
+FEW_SHARES = (0.3, 0.7)
+"""The same for groups that save little."""
+
+LITTLE = 0.01
+"""Of all that can be saved."""
+
 WORST = 1e6
 """Divergence of outputs that are no numbers."""
 
@@ -43,7 +49,10 @@ Curve = NDArray[np.float64]
 
 
 def measure_curves(
-    sight: Sight, allowed: Sequence[Group], taken: Mapping[str, int]
+    sight: Sight,
+    allowed: Sequence[Group],
+    taken: Mapping[str, int],
+    small: Container[str] = (),
 ) -> tuple[float, dict[str, Curve]]:
     """How the divergence grows when one group more loses units than have left already.
 
@@ -51,6 +60,7 @@ def measure_curves(
         sight: The model, and what it is measured with.
         allowed: Groups that may lose units.
         taken: How many units of each have left.
+        small: Groups whose curves need not be precise.
 
     Returns:
         The divergence so far, and for every group what is added when k units of it have left in
@@ -64,7 +74,7 @@ def measure_curves(
     for number, group in enumerate(allowed):
         done = taken[group.name]
         counts, values = [done], [0.0]
-        for share in SHARES:
+        for share in FEW_SHARES if group.name in small else SHARES:
             wanted = done + round(share * (group.units - done))
             count = min(wanted, group.units - 1)
             if count > counts[-1]:
@@ -173,6 +183,11 @@ class GlobalOrder:
         self._start = self._sizes.total()
         self._taken = {group.name: 0 for group in allowed}
         self._most = self._start - self._least()
+        self._small = {
+            group.name
+            for group in allowed
+            if self._sizes.saved(group.name, group.units) < LITTLE * self._most
+        }
         self.steps: list[tuple[str, int]] = []
         self.rounds: list[Round] = []
 
@@ -196,7 +211,7 @@ class GlobalOrder:
             return False
         until = MILESTONES[len(self.rounds)] * self._most
         before = dict(self._taken)
-        divergence, curves = measure_curves(self._sight, self._allowed, before)
+        divergence, curves = measure_curves(self._sight, self._allowed, before, self._small)
         self.rounds.append(Round(before, divergence, curves))
         while until > self._start - self._sizes.total() or until == self._most:
             step = self._next(curves)
