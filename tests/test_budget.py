@@ -20,7 +20,7 @@ from onnxtrim.bench.run_folder import load_run
 from onnxtrim.bench.session import RunOptions, open_session
 from onnxtrim.export.model_io import model_bytes
 from onnxtrim.toolkit import allocation, orders, second_moments
-from onnxtrim.toolkit.allocation import GlobalOrder, Sight
+from onnxtrim.toolkit.allocation import GlobalOrder, Probes
 from onnxtrim.toolkit.apply import TrimResult
 from onnxtrim.toolkit.budget import Budget
 from onnxtrim.toolkit.comoments import SecondMoments
@@ -210,11 +210,11 @@ def test_models_run_from_where_they_differ(
     net, data = prepare(tmp_path / f"{name}.onnx", {"x": x})
     assert data is not None
     planner = Planner(net, data)
-    sight = planner.sight
-    measure = sight.divergence
+    probes = planner.probes
+    measure = probes.divergence
     names = [group.name for group in net.analysis.groups]
-    begun = {group: 1 for group in names[:1]}
-    start = measure.beginning(sight.model_without(begun))
+    begun = dict.fromkeys(names[:1], 1)
+    start = measure.beginning(probes.model_without(begun))
     fed: list[int] = []
     probed = Prober.probe
 
@@ -224,7 +224,7 @@ def test_models_run_from_where_they_differ(
 
     monkeypatch.setattr(Prober, "probe", probe)
     for group in names:
-        model = sight.model_without({**begun, group: 2})
+        model = probes.model_without({**begun, group: 2})
         found = measure.of(model.clone(), start)
         assert found == pytest.approx(measure.of(model), rel=1e-4, abs=1e-9)
     assert len(names) < 3 or any(fed)
@@ -270,8 +270,8 @@ def test_the_order_takes_what_costs_least_per_parameter(
     dear, cheap = groups[0].name, groups[1].name
     curves[cheap] = curves[cheap] * 1e-6
     monkeypatch.setattr(allocation, "measure_curves", lambda *_: (0.0, curves))
-    sight = Sight(net.analysis, {}, {}, cast(Divergence, None), Limits())
-    order = GlobalOrder(sight, groups)
+    probes = Probes(net.analysis, {}, {}, cast(Divergence, None), Limits())
+    order = GlobalOrder(probes, groups)
     while order.extend():
         pass
     names = [name for name, _ in order.steps]

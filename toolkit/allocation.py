@@ -49,7 +49,7 @@ Curve = NDArray[np.float64]
 
 
 def measure_curves(
-    sight: Sight,
+    probes: Probes,
     allowed: Sequence[Group],
     taken: Mapping[str, int],
     small: Container[str] = (),
@@ -57,7 +57,7 @@ def measure_curves(
     """How the divergence grows when one group more loses units than have left already.
 
     Args:
-        sight: The model, and what it is measured with.
+        probes: The model, and what it is measured with.
         allowed: Groups that may lose units.
         taken: How many units of each have left.
         small: Groups whose curves need not be precise.
@@ -67,9 +67,9 @@ def measure_curves(
         all, k = 0 … units - 1.
     """
     solved: Solved = {}
-    model = sight.model_without(taken, solved, remember=True)
-    beginning = sight.divergence.beginning(model)
-    start = min(sight.divergence.of(model), WORST) if any(taken.values()) else 0.0
+    model = probes.model_without(taken, solved, remember=True)
+    beginning = probes.divergence.beginning(model)
+    start = min(probes.divergence.of(model), WORST) if any(taken.values()) else 0.0
     curves = {}
     for number, group in enumerate(allowed):
         done = taken[group.name]
@@ -79,17 +79,17 @@ def measure_curves(
             count = min(wanted, group.units - 1)
             if count > counts[-1]:
                 counts.append(count)
-                smaller = sight.model_without({**taken, group.name: count}, solved)
-                found = min(sight.divergence.of(smaller, beginning), WORST)
+                smaller = probes.model_without({**taken, group.name: count}, solved)
+                found = min(probes.divergence.of(smaller, beginning), WORST)
                 values.append(found - start)
         curves[group.name] = _convex(np.asarray(counts), np.asarray(values), group.units)
-        if sight.progress is not None:
-            sight.progress("curves", number + 1, len(allowed))
+        if probes.progress is not None:
+            probes.progress("curves", number + 1, len(allowed))
     return start, curves
 
 
 @dataclass(frozen=True)
-class Sight:
+class Probes:
     """A model, and what divergences are measured with.
 
     Attributes:
@@ -168,7 +168,7 @@ class GlobalOrder:
     leave is gone. That is done when it is asked for: small budgets need the first curves only.
 
     Args:
-        sight: The model, and what it is measured with.
+        probes: The model, and what it is measured with.
         allowed: Groups that may lose units.
         cost: What is saved, see :func:`.sizes.cost_sizes`.
 
@@ -177,9 +177,9 @@ class GlobalOrder:
         rounds: The stretches so far.
     """
 
-    def __init__(self, sight: Sight, allowed: Sequence[Group], cost: str = PARAMETERS) -> None:
-        self._sight, self._allowed, self._cost = sight, allowed, cost
-        self._sizes = cost_sizes(sight.analysis, cost)
+    def __init__(self, probes: Probes, allowed: Sequence[Group], cost: str = PARAMETERS) -> None:
+        self._probes, self._allowed, self._cost = probes, allowed, cost
+        self._sizes = cost_sizes(probes.analysis, cost)
         self._start = self._sizes.total()
         self._taken = {group.name: 0 for group in allowed}
         self._most = self._start - self._least()
@@ -202,7 +202,7 @@ class GlobalOrder:
 
     def most(self) -> dict[str, int]:
         """All that can leave."""
-        stay = self._sight.limits.min_units
+        stay = self._probes.limits.min_units
         return {group.name: max(group.units - stay, 0) for group in self._allowed}
 
     def extend(self) -> bool:
@@ -211,7 +211,7 @@ class GlobalOrder:
             return False
         until = MILESTONES[len(self.rounds)] * self._most
         before = dict(self._taken)
-        divergence, curves = measure_curves(self._sight, self._allowed, before, self._small)
+        divergence, curves = measure_curves(self._probes, self._allowed, before, self._small)
         self.rounds.append(Round(before, divergence, curves))
         while until > self._start - self._sizes.total() or until == self._most:
             step = self._next(curves)
@@ -256,7 +256,7 @@ class GlobalOrder:
 
     def _least(self) -> float:
         """What is left when all that can leave has left."""
-        sizes = cost_sizes(self._sight.analysis, self._cost)
+        sizes = cost_sizes(self._probes.analysis, self._cost)
         for name, units in self.most().items():
             sizes.remove(name, units)
         return sizes.total()

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from onnxtrim.bench.data import DataSource
 from onnxtrim.bench.errors import NothingToRemoveError
-from onnxtrim.toolkit.allocation import GlobalOrder, Sight
+from onnxtrim.toolkit.allocation import GlobalOrder, Probes
 from onnxtrim.toolkit.budget import Budget
 from onnxtrim.toolkit.comoments import Moments, join
 from onnxtrim.toolkit.divergence import Divergence, first_batches
@@ -73,7 +73,7 @@ class Planner:
         seen: What was seen of the data, for other planners.
         data_sha256: Hash of the data, and of those of the statistics.
         divergence: Of the outputs, on samples that no curve was fitted on.
-        sight: What curves are measured with.
+        probes: What curves are measured with.
 
     Raises:
         InputError: The data don't fit the model, the statistics hold no second moments, or a glob
@@ -120,11 +120,11 @@ class Planner:
             lambda: statistics or gather(analysis, data, prepared.sha256, progress=progress),
         )
         self.divergence = Divergence(analysis.model, seen.judged)
-        self.sight = Sight(
+        self.probes = Probes(
             analysis, self._orders, seen.half, self.divergence, self._limits, progress
         )
         self._ordered = {
-            cost: GlobalOrder(self.sight, allowed, cost) for cost in (PARAMETERS, MACS)
+            cost: GlobalOrder(self.probes, allowed, cost) for cost in (PARAMETERS, MACS)
         }
 
     def plan(self, budget: Budget, *, repaired: bool = True) -> Plan:
@@ -143,12 +143,12 @@ class Planner:
         target = budget.target(analysis)
         biases = possible_biases(analysis) if repaired else {}
         order = self._ordered[MACS if budget.kind == "macs" else PARAMETERS]
-        least = budget.spent(analysis, self.sight.keep(order.most()), biases)
+        least = budget.spent(analysis, self.probes.keep(order.most()), biases)
         if least > target:
             raise NothingToRemoveError(budget.refusal(analysis, least))
 
         def meets(count: int, units: int = 0) -> bool:
-            keep = self.sight.keep(order.taken(count, units))
+            keep = self.probes.keep(order.taken(count, units))
             return budget.spent(analysis, keep, biases) <= target
 
         if meets(0):
@@ -180,7 +180,7 @@ class Planner:
         analysis, order = self._prepared.analysis, self._ordered[PARAMETERS]
 
         def fits(count: int) -> bool:
-            keep = self.sight.keep(order.taken(count))
+            keep = self.probes.keep(order.taken(count))
             repaired = Repaired(analysis.model) if repair is None else repair(analysis, keep)
             return accepts(remove_units(repaired.model, analysis, keep, repaired.new_biases))
 
@@ -198,7 +198,7 @@ class Planner:
             else:
                 high = middle - 1
         taken = order.taken(low)
-        if not self.sight.keep(taken):
+        if not self.probes.keep(taken):
             raise NothingToRemoveError(
                 f"{self._prepared.path}: no unit can leave within what was asked for"
             )
@@ -207,7 +207,7 @@ class Planner:
     def _plan(
         self, order: GlobalOrder, taken: Mapping[str, int], about: Mapping[str, object]
     ) -> Plan:
-        analysis, keep = self._prepared.analysis, self.sight.keep(taken)
+        analysis, keep = self._prepared.analysis, self.probes.keep(taken)
         removals, measured = [], {}
         total, predicted = order.predicted(taken)
         for group in analysis.groups:
@@ -217,7 +217,7 @@ class Planner:
             tensor, axis = next(iter(group.slices))
             gone = tuple(int(unit) for unit in self._orders[group.name] if not mask[unit])
             removals.append(Removal(group.name, tensor, axis, group.units, gone))
-            measured[group.name] = self.sight.divergence_without({group.name: len(gone)})
+            measured[group.name] = self.probes.divergence_without({group.name: len(gone)})
         criterion = {
             "name": self._criterion,
             "budget": dict(about),
