@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
@@ -24,6 +25,7 @@ from onnxtrim.toolkit.graph.surgery import Keep, cut_units
 from onnxtrim.toolkit.least_squares import Solved, repair_channels
 from onnxtrim.toolkit.limits import Limits
 from onnxtrim.toolkit.orders import Orders
+from onnxtrim.toolkit.resume import Beginning
 from onnxtrim.toolkit.sizes import PARAMETERS, cost_sizes
 from onnxtrim.toolkit.statistics import Progress
 
@@ -124,7 +126,11 @@ class Probes:
 
     def divergence_without(self, taken: Mapping[str, int]) -> float:
         """The divergence of that model, at most `WORST`."""
-        return min(self.divergence.of(self.model_without(taken)), WORST)
+        return min(self.divergence.of(self.model_without(taken), self._whole), WORST)
+
+    @cached_property
+    def _whole(self) -> Beginning:
+        return self.divergence.beginning(self.analysis.model)
 
 
 def _convex(counts: Index, values: Curve, units: int) -> Curve:
