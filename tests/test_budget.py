@@ -433,7 +433,8 @@ def test_the_most_within_a_drop_of_accuracy(here: Path) -> None:
     command = ("prune", "model.onnx", "--data", "calib.npz", "--eval", "test.npz")
     found = {}
     for points in ("0.5", "10"):
-        arguments = (*command, "--max-drop", points, "-o", f"{points}.onnx", "--plan", "p.json")
+        outputs = ("-o", f"{points}.onnx", "--plan", "p.json")
+        arguments = (*command, "--max-drop", f"{points}pp", *outputs)
         found[points] = run(*arguments, "--json").json()
         metrics = run(
             *("compare", "model.onnx", f"{points}.onnx", "--eval", "test.npz", *UNMEASURED),

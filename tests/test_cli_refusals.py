@@ -219,6 +219,7 @@ DATA = ("--data", "calib.npz")
         ),
         (("sweep", *MODEL, *DATA, *PAIR, "--grid", "g", "-o", "r"), "either --grid or --pair"),
         (("sweep", *MODEL, *DATA, "--max-drop", "-1", "-o", "r"), "--max-drop"),
+        (("sweep", *MODEL, *DATA, "--max-drop", "1%", "-o", "r"), "such as 0.5 or 0.5pp"),
         (("bench", *MODEL, "--launches", "1"), "--launches"),
         (("bench", *MODEL, "--rounds", "3"), "rounds is 3; give an even number"),
         (("bench", *MODEL, "--threads", "0"), "--threads"),

@@ -31,6 +31,25 @@ Report = Callable[[str, int, int | None], None]
 MODEL = click.argument("model", type=click.Path(path_type=Path))
 
 
+class Points(click.FloatRange):
+    """Percentage points: ``0.5`` or ``0.5pp``; a percentage could be meant in another way."""
+
+    name = "points"
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """See click."""
+        text = str(value).strip()
+        if text.endswith("%"):
+            self.fail(f"{text!r}: give percentage points, such as 0.5 or 0.5pp", param, ctx)
+        number: Any = text.removesuffix("pp").strip()
+        return float(super().convert(number, param, ctx))
+
+
 def with_json(function: F) -> F:
     """Add ``--json``, and ``--debug`` to the help (``main`` takes it out of the arguments)."""
     function = click.option(

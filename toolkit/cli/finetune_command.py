@@ -12,6 +12,7 @@ from onnxtrim.bench.data import open_data
 from onnxtrim.bench.session import RunOptions, model_inputs, open_session
 from onnxtrim.toolkit.apply import TrimResult, apply_plan
 from onnxtrim.toolkit.cli.common import (
+    Points,
     check_output,
     out,
     print_json,
@@ -69,7 +70,7 @@ _DATA = "NPZ|FOLDER|MODULE:FUNCTION"
 @click.option("--size", metavar="BYTES", help="Let the weights have this size, as 2MB.")
 @click.option(
     "--max-drop",
-    type=click.FloatRange(min=0),
+    type=Points(),
     metavar="POINTS",
     help="Remove as much as costs at most so many percentage points on --eval before training.",
 )

@@ -11,6 +11,7 @@ from onnxtrim.bench.data import open_data
 from onnxtrim.toolkit.apply import apply_plan
 from onnxtrim.toolkit.cli.common import (
     MODEL,
+    Points,
     check_output,
     out,
     parse_shapes,
@@ -72,7 +73,7 @@ from onnxtrim.toolkit.trim import (
 )
 @click.option(
     "--max-drop",
-    type=click.FloatRange(min=0),
+    type=Points(),
     metavar="POINTS",
     help="Remove as much as costs at most so many percentage points of accuracy on --eval.",
 )

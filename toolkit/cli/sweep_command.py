@@ -11,6 +11,7 @@ from onnxtrim.toolkit.budget import Budget
 from onnxtrim.toolkit.cli.candidates import print_run, sweep_json
 from onnxtrim.toolkit.cli.common import (
     MODEL,
+    Points,
     print_json,
     progress_bar,
     say,
@@ -72,7 +73,7 @@ from onnxtrim.toolkit.sweep import SweepOptions, sweep
 )
 @click.option(
     "--max-drop",
-    type=click.FloatRange(min=0),
+    type=Points(),
     default=0.5,
     show_default=True,
     help="Accuracy that the marked candidate may lose, in percentage points.",
