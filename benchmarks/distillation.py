@@ -4,7 +4,8 @@
 share of their parameters for a budget (pruned and repaired with the 10,000 calibration images),
 trains the result for at most two passes over images without labels, exports it, and compares the
 accuracy on the 10,000 test images in ONNX Runtime. It prints a table and writes
-``benchmarks/results/distillation.json``. ``--images 10000`` are the calibration images, which the
+``benchmarks/results/distillation.json``; rows of networks and seeds that were not asked for stay
+there. ``--images 10000`` are the calibration images, which the
 networks never saw; ``60000`` are those and the images on which they were trained, without labels.
 """
 
@@ -29,6 +30,7 @@ from trained import MEAN, SEEN, STD, Trained, trained
 
 from onnxtrim.bench.accuracy import compare_accuracy
 from onnxtrim.bench.data import open_data
+from onnxtrim.bench.files import write_json
 from onnxtrim.bench.machine import fingerprint
 from onnxtrim.toolkit.distill import Options
 from onnxtrim.toolkit.trim import trim
@@ -119,16 +121,22 @@ def main() -> None:
     options = parser.parse_args()
     how = Options(options.epochs, options.batch, options.learning_rate)
     torch.set_num_threads(1)  # small layers: a second thread costs more than it brings
-    found = []
-    for name in options.net or SHARES:
-        for seed in options.seed or (0, 1, 2):
+    nets, seeds = options.net or list(SHARES), options.seed or [0, 1, 2]
+    about = {"epochs": how.epochs, "batch": how.batch, "learning_rate": how.learning_rate}
+    kept: list[dict[str, Any]] = []
+    if RESULT.exists():
+        before = json.loads(RESULT.read_text(encoding="utf-8"))
+        kept = before["rows"] if before["options"] == about else []
+    found = [row for row in kept if row["net"] not in nets or row["seed"] not in seeds]
+    for name in nets:
+        for seed in seeds:
             for row in rows(name, seed, options.images or list(IMAGES), how):
                 found.append(row)
                 print(json.dumps(row), file=sys.stderr)
+    found.sort(key=lambda row: (row["net"], row["images"], row["seed"]))
     show(found)
-    about = {"epochs": how.epochs, "batch": how.batch, "learning_rate": how.learning_rate}
     content = {"machine": fingerprint(), "options": about, "rows": found}
-    RESULT.write_text(json.dumps(content, indent=1) + "\n")
+    write_json(RESULT, content)
 
 
 if __name__ == "__main__":
