@@ -4,7 +4,8 @@ Relative errors of layers don't compare across depth, so each group alone is cut
 repaired, and the divergence of the model's *output* is measured on calibration data that the
 repair did not see. The curves are made convex from below and followed greedily by divergence per
 parameter, or per multiply-accumulate, saved. What groups cost together is not the sum of what each
-costs alone, so the curves are measured again on the way.
+costs alone, so the curves are measured again on the way, on the model as it then is: without what
+has left, and with all layers fitted one after another.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from numpy.typing import NDArray
 
 from onnxtrim.toolkit.comoments import SecondMoments
 from onnxtrim.toolkit.divergence import Divergence
+from onnxtrim.toolkit.graph.execute import Feeds
 from onnxtrim.toolkit.graph.groups import Analysis, Group
 from onnxtrim.toolkit.graph.labels import AxisRef, Index
-from onnxtrim.toolkit.graph.surgery import Keep, cut_units
+from onnxtrim.toolkit.graph.surgery import Keep, remove_units
 from onnxtrim.toolkit.least_squares import Solved, repair_channels
 from onnxtrim.toolkit.limits import Limits
 from onnxtrim.toolkit.orders import Orders
+from onnxtrim.toolkit.repair import Repaired
 from onnxtrim.toolkit.resume import Beginning
+from onnxtrim.toolkit.sequential import repair_in_sequence
 from onnxtrim.toolkit.sizes import PARAMETERS, cost_sizes
 from onnxtrim.toolkit.statistics import Progress
 
@@ -69,7 +73,8 @@ def measure_curves(
         all, k = 0 … units - 1.
     """
     solved: Solved = {}
-    model = probes.model_without(taken, solved, remember=True)
+    base = probes.repaired_without(taken, solved)
+    model = probes.cut(base, taken)
     beginning = probes.divergence.beginning(model)
     start = min(probes.divergence.of(model), WORST) if any(taken.values()) else 0.0
     curves = {}
@@ -81,7 +86,7 @@ def measure_curves(
             count = min(wanted, group.units - 1)
             if count > counts[-1]:
                 counts.append(count)
-                smaller = probes.model_without({**taken, group.name: count}, solved)
+                smaller = probes.model_without({**taken, group.name: count}, solved, base)
                 found = min(probes.divergence.of(smaller, beginning), WORST)
                 values.append(found - start)
         curves[group.name] = _convex(np.asarray(counts), np.asarray(values), group.units)
@@ -100,6 +105,7 @@ class Probes:
         moments: Second moments at the readers' inputs.
         divergence: Of the outputs, on samples that the moments are not of.
         limits: What must stay.
+        batches: Inputs that layers are fitted on, not those of the divergence.
         progress: Called with a word, how many groups are done, and how many there are.
     """
 
@@ -108,6 +114,7 @@ class Probes:
     moments: Mapping[AxisRef, SecondMoments]
     divergence: Divergence
     limits: Limits
+    batches: Sequence[Feeds] = ()
     progress: Progress | None = None
 
     def keep(self, taken: Mapping[str, int]) -> Keep:
@@ -115,14 +122,37 @@ class Probes:
         removals = {name: self.orders[name][:units] for name, units in taken.items() if units}
         return self.limits.keep(self.analysis, removals)
 
-    def model_without(
-        self, taken: Mapping[str, int], solved: Solved | None = None, *, remember: bool = False
-    ) -> ir.Model:
-        """The model when units leave and the next layers are solved anew."""
+    def repaired_without(self, taken: Mapping[str, int], solved: Solved) -> Repaired:
+        """The model, still of full size, when units leave and all layers are fitted anew.
+
+        Args:
+            taken: How many units of each group leave.
+            solved: Gets the solutions of channel least squares.
+        """
         keep = self.keep(taken)
-        repaired = repair_channels(self.analysis, keep, self.moments, solved, remember=remember)
-        cut_units(repaired.model, self.analysis, keep, repaired.new_biases)
-        return repaired.model
+        repaired = repair_channels(self.analysis, keep, self.moments, solved, remember=True)
+        if not keep or not self.batches:
+            return repaired
+        return repair_in_sequence(self.analysis, keep, repaired, self.batches)
+
+    def model_without(
+        self, taken: Mapping[str, int], solved: Solved | None = None, base: Repaired | None = None
+    ) -> ir.Model:
+        """The model when units leave and the next layers are solved anew.
+
+        Args:
+            taken: How many units of each group leave.
+            solved: Solutions that are known.
+            base: A repaired model that does without some of the units already.
+        """
+        keep = self.keep(taken)
+        return self.cut(
+            repair_channels(self.analysis, keep, self.moments, solved, start=base), taken
+        )
+
+    def cut(self, repaired: Repaired, taken: Mapping[str, int]) -> ir.Model:
+        """The smaller model of a repaired one, which stays as it is."""
+        return remove_units(repaired.model, self.analysis, self.keep(taken), repaired.new_biases)
 
     def divergence_without(self, taken: Mapping[str, int]) -> float:
         """The divergence of that model, at most `WORST`."""
@@ -171,7 +201,7 @@ class GlobalOrder:
     """All that can leave, the cheapest divergence per saving first; any budget is a prefix.
 
     Divergences of groups don't add up, so the curves are measured again after some of what can
-    leave is gone. That is done when it is asked for: small budgets need the first curves only.
+    leave is gone and the rest is repaired. That is done when it is asked for: small budgets need the first curves only.
 
     Args:
         probes: The model, and what it is measured with.

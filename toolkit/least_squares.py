@@ -65,6 +65,7 @@ def repair_channels(
     solved: Solved | None = None,
     *,
     remember: bool = False,
+    start: Repaired | None = None,
 ) -> Repaired:
     """Solve every reader of removed units anew.
 
@@ -74,9 +75,11 @@ def repair_channels(
         moments: Second moments at the readers' inputs.
         solved: Solutions that are known already.
         remember: Whether to add those that are found.
+        start: A model that does without some of the units already; it stays as it is.
     """
     solved = {} if solved is None else solved
-    result = Repaired(analysis.model.clone())
+    start = start or Repaired(analysis.model)
+    result = Repaired(start.model.clone(), dict(start.new_biases), list(start.skipped))
     nodes = {node.name: node for node in result.model.graph}
     stays = positions(analysis, keep)
     for reader in find_readers(analysis):

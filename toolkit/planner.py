@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -44,6 +45,9 @@ MOST_FITTED = 10_000
 
 WORK = 2e11
 """Multiply-accumulates of one pass up to which it looks at more samples."""
+
+ON_THE_WAY = 0.25
+"""Of these samples, how many the repairs between two measurements of the curves get."""
 
 BYTES = 2**28
 """Memory for inputs up to which it looks at more samples."""
@@ -121,7 +125,13 @@ class Planner:
         )
         self.divergence = Divergence(analysis.model, seen.judged)
         self.probes = Probes(
-            analysis, self._orders, seen.half, self.divergence, self._limits, progress
+            analysis,
+            self._orders,
+            seen.half,
+            self.divergence,
+            self._limits,
+            seen.fitted,
+            progress,
         )
         self._ordered = {
             cost: GlobalOrder(self.probes, allowed, cost) for cost in (PARAMETERS, MACS)
@@ -265,12 +275,14 @@ class Seen:
 
     Attributes:
         half: Second moments of the half that fits are tried on.
+        fitted: Samples of it.
         judged: Samples of the other half.
         both: Whether there is another half.
         solver: The repair, from all samples.
     """
 
     half: Moments
+    fitted: list[Feeds]
     judged: list[Feeds]
     both: bool
     solver: LeastSquares
@@ -296,7 +308,13 @@ def look(
     fitted, judged = _fitted(analysis), _judged(analysis)
     batches = first_batches(data, max(judged * 2, fitted), half_batch(data.samples))
     solver = LeastSquares(join(half, other), _first(batches, fitted), progress)
-    return Seen(half, _first(batches[1::2] or batches, judged), len(batches) > 1, solver)
+    return Seen(
+        half,
+        _first(batches[::2], math.ceil(ON_THE_WAY * fitted)),
+        _first(batches[1::2] or batches, judged),
+        len(batches) > 1,
+        solver,
+    )
 
 
 def _fitted(analysis: Analysis) -> int:
