@@ -201,7 +201,8 @@ class GlobalOrder:
     """All that can leave, the cheapest divergence per saving first; any budget is a prefix.
 
     Divergences of groups don't add up, so the curves are measured again after some of what can
-    leave is gone and the rest is repaired. That is done when it is asked for: small budgets need the first curves only.
+    leave is gone and the rest is repaired. That is done when it is asked for: small budgets need
+    the first curves only.
 
     Args:
         probes: The model, and what it is measured with.
