@@ -23,13 +23,12 @@ from onnxtrim.toolkit.divergence import Divergence
 from onnxtrim.toolkit.graph.execute import Feeds
 from onnxtrim.toolkit.graph.groups import Analysis, Group
 from onnxtrim.toolkit.graph.labels import AxisRef, Index
-from onnxtrim.toolkit.graph.surgery import Keep, remove_units
-from onnxtrim.toolkit.least_squares import Solved, repair_channels
+from onnxtrim.toolkit.graph.surgery import Keep, cut_units, remove_units
+from onnxtrim.toolkit.least_squares import LeastSquares, Solved, repair_channels
 from onnxtrim.toolkit.limits import Limits
 from onnxtrim.toolkit.orders import Orders
 from onnxtrim.toolkit.repair import Repaired
 from onnxtrim.toolkit.resume import Beginning
-from onnxtrim.toolkit.sequential import repair_in_sequence
 from onnxtrim.toolkit.sizes import PARAMETERS, cost_sizes
 from onnxtrim.toolkit.statistics import Progress
 
@@ -74,7 +73,7 @@ def measure_curves(
     """
     solved: Solved = {}
     base = probes.repaired_without(taken, solved)
-    model = probes.cut(base, taken)
+    model = remove_units(base.model, probes.analysis, probes.keep(taken), base.new_biases)
     beginning = probes.divergence.beginning(model)
     start = min(probes.divergence.of(model), WORST) if any(taken.values()) else 0.0
     curves = {}
@@ -130,10 +129,8 @@ class Probes:
             solved: Gets the solutions of channel least squares.
         """
         keep = self.keep(taken)
-        repaired = repair_channels(self.analysis, keep, self.moments, solved, remember=True)
-        if not keep or not self.batches:
-            return repaired
-        return repair_in_sequence(self.analysis, keep, repaired, self.batches)
+        solver = LeastSquares(self.moments, self.batches if keep else ())
+        return solver(self.analysis, keep, solved)
 
     def model_without(
         self, taken: Mapping[str, int], solved: Solved | None = None, base: Repaired | None = None
@@ -146,13 +143,9 @@ class Probes:
             base: A repaired model that does without some of the units already.
         """
         keep = self.keep(taken)
-        return self.cut(
-            repair_channels(self.analysis, keep, self.moments, solved, start=base), taken
-        )
-
-    def cut(self, repaired: Repaired, taken: Mapping[str, int]) -> ir.Model:
-        """The smaller model of a repaired one, which stays as it is."""
-        return remove_units(repaired.model, self.analysis, self.keep(taken), repaired.new_biases)
+        repaired = repair_channels(self.analysis, keep, self.moments, solved, start=base)
+        cut_units(repaired.model, self.analysis, keep, repaired.new_biases)
+        return repaired.model
 
     def divergence_without(self, taken: Mapping[str, int]) -> float:
         """The divergence of that model, at most `WORST`."""

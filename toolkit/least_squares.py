@@ -43,9 +43,10 @@ class LeastSquares:
     batches: Sequence[Feeds] = ()
     progress: Progress | None = None
 
-    def __call__(self, analysis: Analysis, keep: Keep) -> Repaired:
-        """See :class:`~onnxtrim.toolkit.repair.Repair`."""
-        repaired = repair_channels(analysis, keep, self.moments)
+    def __call__(self, analysis: Analysis, keep: Keep, solved: Solved | None = None) -> Repaired:
+        """See :class:`~onnxtrim.toolkit.repair.Repair`; ``solved`` gets the solutions."""
+        remember = solved is not None
+        repaired = repair_channels(analysis, keep, self.moments, solved, remember=remember)
         if not self.batches:
             return repaired
         return repair_in_sequence(analysis, keep, repaired, self.batches, self.progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -85,7 +84,7 @@ def _macs(analysis: Analysis, axes: Mapping[str, Sequence[float]]) -> dict[str, 
     sources: dict[str, frozenset[str]] = {
         name: frozenset({name}) for name, lengths in axes.items() if len(lengths) > 1
     }
-    prices: dict[str, float] = defaultdict(float, dict.fromkeys(axes, 0.0))
+    prices = dict.fromkeys(axes, 0.0)
     for node in analysis.model.graph:
         read = [value.name or "" for value in node.inputs if value is not None]
         found = [sources.get(name, frozenset()) for name in read if name in constants]
@@ -94,4 +93,4 @@ def _macs(analysis: Analysis, axes: Mapping[str, Sequence[float]]) -> dict[str, 
         elements = sum(float(np.prod(axes[name])) for name in weights)
         for name in weights:
             prices[name] += analysis.macs_by_node.get(node.name or "", 0) / max(elements, 1.0)
-    return dict(prices)
+    return prices
