@@ -43,7 +43,7 @@ FITTED = 1024
 
 MOST_FITTED = 10_000
 
-WORK = 2e11
+WORK = 1e11
 """Multiply-accumulates of one pass up to which it looks at more samples."""
 
 ON_THE_WAY = 0.25
