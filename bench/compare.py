@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from numpy.typing import NDArray
 
 from onnxtrim.bench.accuracy import compare_accuracy, measure_accuracy
 from onnxtrim.bench.data import DataSource, InputSpec, open_data
-from onnxtrim.bench.errors import InputError
-from onnxtrim.bench.latency import compare_latency, measure_latency
-from onnxtrim.bench.launches import LatencyResult
+from onnxtrim.bench.errors import InputError, WorkerError
+from onnxtrim.bench.latency import Protocol, compare_latency, measure_latency
+from onnxtrim.bench.latency_metrics import (
+    latency_metrics,
+    latency_verdict,
+    latency_warnings,
+    ratio_above_floor,
+    smallest_effect,
+)
+from onnxtrim.bench.launches import CANDIDATE, LatencyResult
+from onnxtrim.bench.looks import Verdict, undecided
 from onnxtrim.bench.machine import default_threads, fingerprint
 from onnxtrim.bench.memory import RUNS, MemoryResult, measure_memory, memory_metrics
 from onnxtrim.bench.model_file import model_sha256
@@ -31,7 +40,7 @@ Data = DataSource | PathLike | Mapping[str, NDArray[Any]]
 FEEDS = 8  # different inputs that the measured calls cycle through
 _ROLES = ("model", "original")
 _PURPOSES = ("calibration", "validation", "distillation")
-_BUSY = 0.02  # share of a round spent waiting for a CPU from which we say so
+_CHANGES = ("cpu", "cpus", "cpu_quota", "governor", "onnxruntime")  # must not, while measuring
 
 
 @dataclass(frozen=True)
@@ -40,39 +49,40 @@ class Settings:
 
     Attributes:
         options: How ONNX Runtime runs the models.
-        launches: Fresh starts for latency, at least 2.
-        rounds: Rounds per launch and model, even.
-        seed: Of orders, paddings and random inputs.
+        protocol: How latency is measured; its seed is that of random inputs, too.
         batch: Samples per call in latency and memory, where the model leaves that free.
         eval_batch: Samples per call in accuracy, likewise.
         sizes: Free dimensions of random inputs, see ``random_feeds``.
+        budget_ms: Time that a call may take, for the share of calls over it.
         latency: Whether to measure latency and load time.
         memory: Whether to measure memory.
+        both_arenas: Whether also with the other setting of the memory arena.
         accuracy: Whether to measure accuracy, if there is data.
     """
 
     options: RunOptions = field(default_factory=RunOptions)
-    launches: int = 8
-    rounds: int = 24
-    seed: int = 0
+    protocol: Protocol = field(default_factory=Protocol)
     batch: int = 1
     eval_batch: int = 256
     sizes: Sizes = field(default_factory=dict)
+    budget_ms: float | None = None
     latency: bool = True
     memory: bool = True
+    both_arenas: bool = False
     accuracy: bool = True
 
     def __post_init__(self) -> None:
-        for name, least in (("batch", 1), ("eval_batch", 1), ("launches", 2), ("rounds", 2)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}; give {least} or more")
-        if self.rounds % 2:
-            raise InputError(f"rounds is {self.rounds}; give an even number")
+        for name in ("batch", "eval_batch"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; give 1 or more")
+        if self.budget_ms is not None and not 0 < self.budget_ms < math.inf:
+            raise InputError(f"budget_ms is {self.budget_ms}; give a time above 0")
 
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON values, threads written out."""
-        names = ("launches", "rounds", "seed", "batch", "eval_batch", "latency", "memory")
-        return {**self.options.to_json(), **{name: getattr(self, name) for name in names}}
+        names = ("batch", "eval_batch", "budget_ms", "latency", "memory", "both_arenas")
+        mine = {name: getattr(self, name) for name in names}
+        return {**self.options.to_json(), **asdict(self.protocol), **mine}
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,37 @@ class Measurement:
     details: dict[str, Any]
     warnings: tuple[str, ...]
     latency: LatencyResult | None
+
+    def with_latency(self, latency: LatencyResult, broken: str = "") -> Measurement:
+        """The same with latency, its metrics, warnings and, for a limit, the verdict.
+
+        Args:
+            latency: What was measured.
+            broken: Why no verdict may be passed on it, if so.
+        """
+        about = latency.to_json()
+        limit = self.settings["limit"]
+        if len(latency.calls) > CANDIDATE:
+            about["ratio_above_floor"] = ratio_above_floor(latency)
+            about["smallest_effect"] = smallest_effect(latency)
+        if limit is not None and len(latency.calls) > CANDIDATE:
+            verdict = latency_verdict(latency, limit)
+            if broken:
+                verdict = undecided(latency.logs(0.5), limit, broken, broken=True)
+            about["verdict"] = verdict.to_json()
+        return replace(
+            self,
+            metrics=self.metrics | latency_metrics(latency, self.settings["budget_ms"]),
+            details={**self.details, "latency": about},
+            warnings=(*self.warnings, *latency_warnings(latency)),
+            latency=latency,
+        )
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What is said about the limit of latency, if there was one."""
+        found = self.details.get("latency", {}).get("verdict")
+        return None if found is None else Verdict(**found)
 
     def to_json(self) -> dict[str, Any]:
         """``onnxtrim.bench/1``, or ``onnxtrim.compare/1`` with ``original`` and ``candidate``."""
@@ -138,7 +179,8 @@ def compare(
 
     Raises:
         InputError: Unfit files, models, data or settings.
-        WorkerError: A measuring process died, or the clock does not move.
+        WorkerError: A measuring process died, or the clock does not move; its ``finished`` is the
+            :class:`Measurement` of what was done before, if that holds two launches.
     """
     return _measure([candidate, original], data, settings or Settings(), progress)
 
@@ -174,29 +216,35 @@ def _measure(
         metrics |= _accuracy(models, source, labelled, settings, progress, details)
     memory: list[MemoryResult] = []
     if settings.memory:
-        memory = measure_memory(models, feeds, settings.options, progress=progress)
-        metrics |= memory_metrics(*memory)
-        details["memory"] = {k: v.to_json() for k, v in zip(_ROLES, memory, strict=False)}
-    latency = None
-    if settings.latency:
-        latency = _latency(models, feeds, settings, progress)
-        metrics |= latency.metrics()
-        details["latency"] = latency.to_json()
+        memory = _memory(models, feeds, settings, progress, metrics, details)
     if source is not None:
         details["data"] = _about(source)
     used = []
     if source is not None and labelled and settings.accuracy:
         used = _used_before(models[0], source, settings)
-    return Measurement(
+    whole = Measurement(
         metrics=metrics,
         model=_identity(models[0]),
         original=_identity(models[1]) if len(models) == 2 else None,
         settings=settings.to_json(),
         machine=machine,
         details=details,
-        warnings=(*used, *_warnings(settings, latency, memory)),
-        latency=latency,
+        warnings=(*used, *_warnings(settings, memory)),
+        latency=None,
     )
+    if not settings.latency:
+        return whole
+    try:
+        latency = _latency(models, feeds, settings, progress)
+    except WorkerError as error:
+        if isinstance(error.finished, LatencyResult):
+            unfinished = replace(whole, warnings=(*whole.warnings, f"not finished: {error}"))
+            error.finished = unfinished.with_latency(error.finished, broken=str(error))
+        raise
+    now = fingerprint()
+    changed = [name for name in _CHANGES if now[name] != machine[name]]
+    broken = f"{', '.join(changed)} of the machine changed meanwhile" if changed else ""
+    return whole.with_latency(latency, broken=broken)
 
 
 def _feeds(
@@ -206,7 +254,7 @@ def _feeds(
     if source is None:
         free = {spec.shape[0] for spec in inputs if spec.shape and isinstance(spec.shape[0], str)}
         sizes = {**{name: settings.batch for name in free if name}, **settings.sizes}
-        return random_feeds(inputs, sizes, seed=settings.seed, count=FEEDS), False
+        return random_feeds(inputs, sizes, seed=settings.protocol.seed, count=FEEDS), False
     with contextlib.closing(source.batches(settings.batch)) as stream:
         batches = list(itertools.islice(stream, FEEDS))
     full = [batch for batch in batches if len(batch) == len(batches[0])]
@@ -234,18 +282,49 @@ def _accuracy(
     return metrics
 
 
+def _memory(
+    models: list[PathLike],
+    feeds: list[Feeds],
+    settings: Settings,
+    progress: Progress | None,
+    metrics: Metrics,
+    details: dict[str, Any],
+) -> list[MemoryResult]:
+    """Measure with the arena as it is asked for, and perhaps the other way round, too."""
+    found = measure_memory(models, feeds, settings.options, progress=progress)
+    details["memory"] = _by_role(found)
+    if settings.both_arenas:
+        other = replace(settings.options, arena=not settings.options.arena)
+        others = measure_memory(models, feeds, other, progress=progress)
+        details["memory_other_arena"] = _by_role(others)
+    metrics |= memory_from_details(details, arena=settings.options.arena)
+    return found
+
+
+def _by_role(found: list[MemoryResult]) -> dict[str, Any]:
+    return {role: result.to_json() for role, result in zip(_ROLES, found, strict=False)}
+
+
+def memory_from_details(details: Mapping[str, Any], *, arena: bool) -> Metrics:
+    """Metrics of the memory that ``details`` tell of; ``arena`` is the setting in use."""
+    metrics: Metrics = {}
+    other = ".arena_off" if arena else ".arena_on"
+    for name, setting in (("memory", ""), ("memory_other_arena", other)):
+        told = details.get(name, {})
+        results = [MemoryResult(tuple(told[role]["repeats"])) for role in _ROLES if role in told]
+        if results:
+            original = results[1] if len(results) > 1 else None
+            metrics |= memory_metrics(results[0], original, setting)
+    return metrics
+
+
 def _latency(
     models: list[PathLike], feeds: list[Feeds], settings: Settings, progress: Progress | None
 ) -> LatencyResult:
-    numbers: dict[str, Any] = {
-        "launches": settings.launches,
-        "rounds": settings.rounds,
-        "seed": settings.seed,
-        "progress": progress,
-    }
+    rest = (feeds, settings.options, settings.protocol, progress)
     if len(models) == 1:
-        return measure_latency(models[0], feeds, settings.options, **numbers)
-    return compare_latency(models[1], models[0], feeds, settings.options, **numbers)
+        return measure_latency(models[0], *rest)
+    return compare_latency(models[1], models[0], *rest)
 
 
 def _identity(model: PathLike) -> dict[str, str]:
@@ -268,20 +347,17 @@ def _used_before(model: PathLike, source: DataSource, settings: Settings) -> lis
     ]
 
 
-def _warnings(
-    settings: Settings, latency: LatencyResult | None, memory: list[MemoryResult]
-) -> list[str]:
+def _warnings(settings: Settings, memory: list[MemoryResult]) -> list[str]:
     found = []
     threads, useful = settings.options.resolved().threads, default_threads()
     if threads > useful:
         found.append(f"{threads} threads on {useful} usable CPUs: latency is not representative")
-    wait = latency.wait_share() if latency else None
-    if wait is not None and wait > _BUSY:
-        found.append(
-            f"the machine was busy: {wait:.0%} of the time went to waiting for a CPU; ratios hold"
-            " for this load, absolute times are too high"
-        )
     for role, result in zip(_ROLES, memory, strict=False):
         if result.growing:
             found.append(f"memory of the {role} still grows after {RUNS} runs")
+        if result.unsteady:
+            found.append(
+                f"memory of the {role}: {', '.join(result.unsteady)} differs between repeats by"
+                " more than 2%; measure again"
+            )
     return found

@@ -59,21 +59,33 @@ class RunOptions:
 
     Attributes:
         threads: Intra-op threads; 0 stands for :func:`default_threads`.
-        provider: Execution provider.
+        provider: Execution provider; ``"cpu"`` stands for ``"CPUExecutionProvider"``.
         arena: Whether the CPU memory arena is on.
+        memory_pattern: Whether memory is planned ahead for shapes seen before.
+        denormal_as_zero: Whether numbers near the smallest count as zero.
+        spinning: Whether waiting threads spin. They take the CPU of whoever is being measured.
+        plain: Whether to call ``run`` in place of ``run_with_iobinding``.
+        config: Further entries of the session's configuration, ``(key, value)``.
     """
 
     threads: int = 0
     provider: str = "CPUExecutionProvider"
     arena: bool = True
+    memory_pattern: bool = True
+    denormal_as_zero: bool = False
+    spinning: bool = False
+    plain: bool = False
+    config: Sequence[Sequence[str]] = ()
 
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise InputError(f"threads is {self.threads}; give 1 or more, or 0 for all CPUs")
 
     def resolved(self) -> RunOptions:
-        """The same with the number of threads written out."""
-        return replace(self, threads=self.threads or default_threads())
+        """The same with the number of threads and the provider's name written out."""
+        names = {name.removesuffix("ExecutionProvider").lower(): name for name in _providers()}
+        provider = names.get(self.provider.lower(), self.provider)
+        return replace(self, threads=self.threads or default_threads(), provider=provider)
 
     def to_json(self) -> dict[str, Any]:
         """The options as JSON values, threads written out."""
@@ -102,11 +114,10 @@ def open_session(
     """
     options = options.resolved()
     name = "the model" if isinstance(model, bytes) else str(model)
-    available = ort.get_available_providers()
-    if options.provider not in available:
+    if options.provider not in _providers():
         raise InputError(
             f"provider {options.provider!r} is not in this ONNX Runtime; it has"
-            f" {', '.join(available)}"
+            f" {', '.join(_providers())}"
         )
     try:
         session = ort.InferenceSession(
@@ -182,6 +193,10 @@ def random_feeds(
     ]
 
 
+def _providers() -> list[str]:
+    return ort.get_available_providers()  # type: ignore[no-any-return]
+
+
 def _session_options(
     options: RunOptions, optimise: bool, weights: Path | None, shared_arena: bool
 ) -> ort.SessionOptions:
@@ -191,8 +206,13 @@ def _session_options(
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
     settings.enable_cpu_mem_arena = options.arena
-    # A waiting pool that spins takes the CPU of whoever is being measured.
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    settings.enable_mem_pattern = options.memory_pattern
+    spinning = "1" if options.spinning else "0"
+    settings.add_session_config_entry("session.intra_op.allow_spinning", spinning)
+    if options.denormal_as_zero:
+        settings.add_session_config_entry("session.set_denormal_as_zero", "1")
+    for key, value in options.config:
+        settings.add_session_config_entry(key, value)
     if shared_arena:
         settings.add_session_config_entry("session.use_env_allocators", "1")
     if not optimise:

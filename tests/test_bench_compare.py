@@ -13,10 +13,11 @@ from onnx import TensorProto, helper
 from onnxtrim.bench.compare import Settings, bench_model, compare
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.files import sha256_file
+from onnxtrim.bench.latency import Protocol
 from onnxtrim.bench.session import RunOptions
 from tests.bench_models import save_graph, save_mlp
 
-QUICK = Settings(RunOptions(1), launches=2, rounds=2)
+QUICK = Settings(RunOptions(1), Protocol(launches=2, rounds=2))
 NOTHING = Settings(RunOptions(1), latency=False, memory=False)
 
 
@@ -140,7 +141,7 @@ def test_bad_input(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     with pytest.raises(InputError, match="absent"):
         compare(pair[0], tmp_path / "absent.onnx", settings=NOTHING)
     with pytest.raises(InputError, match="launches is 1"):
-        compare(*pair, settings=Settings(RunOptions(1), launches=1, memory=False))
+        compare(*pair, settings=Settings(RunOptions(1), Protocol(launches=1), memory=False))
     with pytest.raises(InputError, match="float64"):
         compare(*pair, data={"x": np.zeros((2, 8))}, settings=NOTHING)
     with pytest.raises(InputError, match="batch is 0"):
@@ -151,5 +152,5 @@ def test_more_threads_than_cpus_is_said(pair: tuple[Path, Path]) -> None:
     crowded = Settings(RunOptions(4096), latency=False, memory=False)
     from onnxtrim.bench.compare import _warnings
 
-    (warning,) = _warnings(crowded, None, [])
+    (warning,) = _warnings(crowded, [])
     assert "4096 threads" in warning

@@ -8,21 +8,13 @@ from typing import Any
 import click
 
 from onnxtrim.bench.compare import bench_model, compare
-from onnxtrim.toolkit.cli.common import (
-    MODEL,
-    print_json,
-    progress_bar,
-    settings,
-    warn,
-    with_json,
-    with_measuring,
-    with_shape,
-)
-from onnxtrim.toolkit.cli.metrics import print_metrics
+from onnxtrim.bench.errors import InputError
+from onnxtrim.toolkit.cli.common import progress_bar, with_json, with_shape
+from onnxtrim.toolkit.cli.measuring import finish, measured, read_back, settings, with_protocol
 
 
 @click.command("bench")
-@MODEL
+@click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--against",
     type=click.Path(path_type=Path),
@@ -32,13 +24,15 @@ from onnxtrim.toolkit.cli.metrics import print_metrics
     "--data", metavar="NPZ|FOLDER|MODULE:FUNCTION", help="Real inputs; seeded random ones else."
 )
 @with_shape
-@with_measuring
+@with_protocol
 @with_json
 def command(
-    model: Path,
+    model: Path | None,
     against: Path | None,
     data: str | None,
     shapes: tuple[str, ...],
+    output: Path | None,
+    source: Path | None,
     as_json: bool,
     **measuring: Any,
 ) -> None:
@@ -50,16 +44,23 @@ def command(
     \b
     Example:
       onnxtrim bench small.onnx
-      onnxtrim bench small.onnx --against model.onnx
+      onnxtrim bench small.onnx --against model.onnx --limit 0.8 -o result.json
+      onnxtrim bench --from result.json
     """
+    schema = "onnxtrim.bench/1"
+    if source is not None:
+        found = read_back(source, (model, against, data, output))
+        finish(found, str(source), schema, as_json=as_json)
+        return
+    if model is None:
+        raise InputError("give the MODEL to measure, or --from a result")
+    if measuring["limit"] is not None and against is None:
+        raise InputError("--limit is of a ratio; give the original with --against")
     chosen = settings(**measuring, shapes=shapes)
-    with progress_bar() as report:
+    with measured(output, model, against) as write, progress_bar() as report:
         if against is None:
-            result = bench_model(model, data=data, settings=chosen, progress=report)
+            found = bench_model(model, data=data, settings=chosen, progress=report)
         else:
-            result = compare(against, model, data=data, settings=chosen, progress=report)
-    warn(result.warnings)
-    if as_json:
-        print_json({**result.to_json(), "schema": "onnxtrim.bench/1"})
-    else:
-        print_metrics(str(model), result.metrics, paired=against is not None)
+            found = compare(against, model, data=data, settings=chosen, progress=report)
+        write(found)
+    finish(found, str(model), schema, as_json=as_json)
