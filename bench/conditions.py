@@ -85,9 +85,9 @@ def drift(seconds: Sequence[float], logs: Sequence[float]) -> float | None:
         logs: Logarithm of its time per call.
     """
     count = len(logs)
-    if count < 12:
-        return None
     times, values = np.asarray(seconds), np.asarray(logs)
+    if count < 12 or not np.ptp(values):
+        return None
     rank = float(np.corrcoef(_ranks(times), _ranks(values))[0, 1])
     if not math.isfinite(rank) or abs(rank) * math.sqrt(count - 1) < _NO_CHANCE:
         return None

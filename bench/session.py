@@ -89,7 +89,8 @@ class RunOptions:
 
     def to_json(self) -> dict[str, Any]:
         """The options as JSON values, threads written out."""
-        return asdict(self.resolved())
+        found = asdict(self.resolved())
+        return {**found, "config": [list(entry) for entry in self.config]}
 
 
 def open_session(
