@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from onnxtrim.bench.session import RunOptions, open_session, run
 from onnxtrim.bench.stats import Interval, clopper_pearson, mcnemar_p, tango_interval
 
 Progress = Callable[[str, int, int], None]
-PathLike = str | os.PathLike[str]
+PathLike = Union[str, "os.PathLike[str]"]
 
 
 @dataclass

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Union
 
 from numpy.typing import NDArray
 
@@ -34,8 +34,8 @@ from onnxtrim.bench.signature import check_models
 from onnxtrim.bench.size import model_size, size_metrics
 
 Progress = Callable[[str, int, int], None]
-PathLike = str | os.PathLike[str]
-Data = DataSource | PathLike | Mapping[str, NDArray[Any]]
+PathLike = Union[str, "os.PathLike[str]"]
+Data = Union[DataSource, PathLike, Mapping[str, NDArray[Any]]]  # noqa: UP007  (Python 3.9)
 
 FEEDS = 8  # different inputs that the measured calls cycle through
 _ROLES = ("model", "original")

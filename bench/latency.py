@@ -16,7 +16,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Union
 
 from onnxtrim.bench import looks
 from onnxtrim.bench.arms import Arm, patience, written_feeds
@@ -27,7 +27,7 @@ from onnxtrim.bench.launches import CANDIDATE, COPY, ORIGINAL, LatencyResult, La
 from onnxtrim.bench.session import Feeds, RunOptions
 
 Progress = Callable[[str, int, int], None]
-PathLike = str | os.PathLike[str]
+PathLike = Union[str, "os.PathLike[str]"]
 
 MIN_CALLS = 5  # per round, however slow the model
 WARM_UP_CALLS = 10  # at the time of the first run: the length of a warm-up of a slow model

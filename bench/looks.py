@@ -23,6 +23,9 @@ SPENT = (0.005, 0.010, 0.015, 0.020)
 
 PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
 
+CODES = {PASS: 0, FAIL: 1, INCONCLUSIVE: 3}
+"""Exit codes of verdicts."""
+
 TOLERANCE = 0.005
 """How far two runs of one model may be apart, as a share."""
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
 import onnxruntime as ort
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 Feeds = dict[str, NDArray[Any]]
-Sizes = Mapping[str, int | Sequence[int]]
+Sizes = Mapping[str, Union[int, Sequence[int]]]  # noqa: UP007  (Python 3.9)
 
 MOST_ELEMENTS = 2**27
 """Most elements of an input that is made up."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Union
 
 import onnxruntime as ort
 
@@ -18,7 +18,7 @@ from onnxtrim.bench.session import (
     open_session,
 )
 
-PathLike = str | os.PathLike[str]
+PathLike = Union[str, "os.PathLike[str]"]
 
 
 def check_models(models: Sequence[PathLike], options: RunOptions) -> list[InputSpec]:

@@ -7,7 +7,14 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from onnxtrim.bench.model_file import external_files, read_model_proto, stored_bytes, tensors
+from onnxtrim.bench.model_file import (
+    check_model_file,
+    external_files,
+    has_onnx,
+    read_model_proto,
+    stored_bytes,
+    tensors,
+)
 from onnxtrim.bench.results import Metric, Metrics
 
 
@@ -16,14 +23,16 @@ class ModelSize(NamedTuple):
 
     Attributes:
         file_bytes: The file and its external data files.
-        initializer_bytes: Raw bytes of all stored tensors, ``Constant`` nodes included.
+        initializer_bytes: Raw bytes of all stored tensors, ``Constant`` nodes included;
+            ``None`` where the package onnx is not there to tell.
         parameters: Elements of the stored tensors of a floating type with at least one dimension
-            (so neither shapes nor indices nor scalar constants); quantised ones count too.
+            (so neither shapes nor indices nor scalar constants); quantised ones count too;
+            likewise.
     """
 
     file_bytes: int
-    initializer_bytes: int
-    parameters: int
+    initializer_bytes: int | None
+    parameters: int | None
 
 
 def model_size(path: str | os.PathLike[str]) -> ModelSize:
@@ -32,6 +41,9 @@ def model_size(path: str | os.PathLike[str]) -> ModelSize:
     Raises:
         InputError: Not a model, or unsafe external data (see ``check_model_file``).
     """
+    if not has_onnx():
+        check_model_file(path)
+        return ModelSize(Path(path).stat().st_size, None, None)
     model = read_model_proto(path)
     files = [Path(path), *external_files(path, model)]
     initializer_bytes = parameters = 0
@@ -48,6 +60,8 @@ def size_metrics(size: ModelSize, original: ModelSize | None = None) -> Metrics:
     metrics: Metrics = {}
     for name in ("file_bytes", "initializer_bytes"):
         value = getattr(size, name)
+        if value is None:
+            continue
         metrics[f"model.{name}"] = Metric.exact(value, "bytes")
         if original is not None:
             before = getattr(original, name)

@@ -9,7 +9,8 @@ import click
 
 from onnxtrim.bench.compare import bench_model, compare
 from onnxtrim.bench.errors import InputError
-from onnxtrim.toolkit.cli.common import progress_bar, with_json, with_shape
+from onnxtrim.bench.runner import write_runner
+from onnxtrim.toolkit.cli.common import check_output, progress_bar, say, with_json, with_shape
 from onnxtrim.toolkit.cli.measuring import finish, measured, read_back, settings, with_protocol
 
 
@@ -25,6 +26,12 @@ from onnxtrim.toolkit.cli.measuring import finish, measured, read_back, settings
 )
 @with_shape
 @with_protocol
+@click.option(
+    "--runner",
+    is_flag=True,
+    help="Measure nothing: write what measures on a device to --output, one file that needs"
+    " Python 3.9 or later, numpy and onnxruntime.",
+)
 @with_json
 def command(
     model: Path | None,
@@ -33,6 +40,7 @@ def command(
     shapes: tuple[str, ...],
     output: Path | None,
     source: Path | None,
+    runner: bool,
     as_json: bool,
     **measuring: Any,
 ) -> None:
@@ -46,8 +54,18 @@ def command(
       onnxtrim bench small.onnx
       onnxtrim bench small.onnx --against model.onnx --limit 0.8 -o result.json
       onnxtrim bench --from result.json
+    On a device without onnxtrim:
+      onnxtrim bench --runner -o runner.pyz
+      python runner.pyz model.onnx small.onnx -o result.json
     """
     schema = "onnxtrim.bench/1"
+    if runner:
+        if output is None:
+            raise InputError("--runner writes a file; say where with -o runner.pyz")
+        check_output(output)
+        write_runner(output)
+        say(f"next, on the device: python {output.name} model.onnx small.onnx -o result.json")
+        return
     if source is not None:
         found = read_back(source, (model, against, data, output))
         finish(found, str(source), schema, as_json=as_json)

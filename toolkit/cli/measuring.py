@@ -12,12 +12,11 @@ import click
 from onnxtrim.bench.compare import Measurement, Settings
 from onnxtrim.bench.errors import InputError, WorkerError
 from onnxtrim.bench.latency import Protocol
+from onnxtrim.bench.looks import CODES
 from onnxtrim.bench.result_file import load_result, raw_path, save_result
 from onnxtrim.bench.session import RunOptions
 from onnxtrim.toolkit.cli.common import F, check_output, parse_shapes, print_json, say, warn
 from onnxtrim.toolkit.cli.metrics import print_metrics
-
-VERDICT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 
 _SHARED = (
     click.option(
@@ -194,7 +193,7 @@ def finish(found: Measurement, title: str, schema: str, *, as_json: bool) -> Non
         return
     if not as_json:
         say(verdict.told())
-    code = VERDICT_CODES[verdict.verdict]
+    code = CODES[verdict.verdict]
     if code:
         raise click.exceptions.Exit(code)
 
