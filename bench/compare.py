@@ -18,11 +18,13 @@ from onnxtrim.bench.latency import compare_latency, measure_latency
 from onnxtrim.bench.launches import LatencyResult
 from onnxtrim.bench.machine import default_threads, fingerprint
 from onnxtrim.bench.memory import RUNS, MemoryResult, measure_memory, memory_metrics
+from onnxtrim.bench.metrics import TOP1
 from onnxtrim.bench.model_file import model_sha256
 from onnxtrim.bench.results import Metrics, metrics_to_json
 from onnxtrim.bench.session import Feeds, RunOptions, Sizes, open_session, random_feeds
 from onnxtrim.bench.signature import check_models
 from onnxtrim.bench.size import model_size, size_metrics
+from onnxtrim.bench.verdict import Verdict, non_inferior
 
 Progress = Callable[[str, int, int], None]
 PathLike = str | os.PathLike[str]
@@ -49,6 +51,10 @@ class Settings:
         latency: Whether to measure latency and load time.
         memory: Whether to measure memory.
         accuracy: Whether to measure accuracy, if there is data.
+        metrics: What accuracy is in a comparison: names of :mod:`onnxtrim.bench.metrics`, or
+            ``"top1"``; none for top-1 if there are labels.
+        max_drop: Percentage points of top-1 accuracy that a candidate may lose; judged in a
+            comparison, see :func:`onnxtrim.bench.verdict.non_inferior`.
     """
 
     options: RunOptions = field(default_factory=RunOptions)
@@ -61,6 +67,8 @@ class Settings:
     latency: bool = True
     memory: bool = True
     accuracy: bool = True
+    metrics: tuple[str, ...] = ()
+    max_drop: float | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("batch", 1), ("eval_batch", 1), ("launches", 2), ("rounds", 2)):
@@ -68,11 +76,22 @@ class Settings:
                 raise InputError(f"{name} is {getattr(self, name)}; give {least} or more")
         if self.rounds % 2:
             raise InputError(f"rounds is {self.rounds}; give an even number")
+        if self.max_drop is None:
+            return
+        if not 0 <= self.max_drop < 100:
+            raise InputError(f"max_drop is {self.max_drop}; give percentage points below 100")
+        if not self.accuracy or (self.metrics and TOP1 not in self.metrics):
+            raise InputError("max_drop judges top-1 accuracy, which is not measured; add top1")
 
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON values, threads written out."""
         names = ("launches", "rounds", "seed", "batch", "eval_batch", "latency", "memory")
-        return {**self.options.to_json(), **{name: getattr(self, name) for name in names}}
+        return {
+            **self.options.to_json(),
+            **{name: getattr(self, name) for name in names},
+            "metrics": list(self.metrics),
+            "max_drop": self.max_drop,
+        }
 
 
 @dataclass(frozen=True)
@@ -85,9 +104,11 @@ class Measurement:
         original: The same of the original.
         settings: How it was measured.
         machine: Where it was measured.
-        details: Values behind the metrics: launches, memory repeats, accuracy counts, the data.
+        details: Values behind the metrics: launches, memory repeats, accuracy counts with what
+            came of every class and the verdict, the data.
         warnings: What makes the figures less trustworthy, in words.
         latency: All rounds, if latency was measured.
+        verdict: Whether the candidate is not worse than ``max_drop`` allows, if that was asked.
     """
 
     metrics: Metrics
@@ -98,6 +119,7 @@ class Measurement:
     details: dict[str, Any]
     warnings: tuple[str, ...]
     latency: LatencyResult | None
+    verdict: Verdict | None = None
 
     def to_json(self) -> dict[str, Any]:
         """``onnxtrim.bench/1``, or ``onnxtrim.compare/1`` with ``original`` and ``candidate``."""
@@ -132,7 +154,9 @@ def compare(
     Args:
         original: Path of the original.
         candidate: Path of the candidate; its inputs and outputs must be the original's.
-        data: Real samples, with labels if accuracy is wanted. Without them the inputs are random.
+        data: Real samples, with labels if accuracy is wanted; classes of shape ``(samples,)``, or
+            numbers of shape ``(samples, ...)`` as the metrics need them. Without samples the inputs
+            are random.
         settings: What to measure, and how.
         progress: Called with what is being done, how much is done, and the total.
 
@@ -161,7 +185,10 @@ def _measure(
     inputs = check_models(models, settings.options)
     source = None
     if data is not None:
-        source = data if isinstance(data, DataSource) else open_data(data, inputs)
+        pair = len(models) == 2  # a single model's accuracy is top-1 only
+        source = data if isinstance(data, DataSource) else open_data(data, inputs, any_labels=pair)
+    if settings.max_drop is not None and source is None:
+        raise InputError("max_drop needs samples with labels to judge accuracy")
     feeds, labelled = _feeds(inputs, source, settings)
     machine = fingerprint()
     sizes = [model_size(model) for model in models]
@@ -170,8 +197,13 @@ def _measure(
         "parameters": sizes[0].parameters,
         "feeds": "random" if source is None else "data",
     }
-    if source is not None and settings.accuracy:
-        metrics |= _accuracy(models, source, labelled, settings, progress, details)
+    verdict = None
+    if source is not None and settings.accuracy and len(models) == 2:
+        found, verdict = _compare_accuracy(models, source, settings, progress, details)
+        metrics |= found
+    elif source is not None and settings.accuracy and labelled:
+        rest = (source, settings.options, settings.eval_batch, progress)
+        metrics |= measure_accuracy(models[0], *rest)
     memory: list[MemoryResult] = []
     if settings.memory:
         memory = measure_memory(models, feeds, settings.options, progress=progress)
@@ -196,6 +228,7 @@ def _measure(
         details=details,
         warnings=(*used, *_warnings(settings, latency, memory)),
         latency=latency,
+        verdict=verdict,
     )
 
 
@@ -213,25 +246,36 @@ def _feeds(
     return [batch.feeds for batch in full], batches[0].labels is not None
 
 
-def _accuracy(
+def _compare_accuracy(
     models: list[PathLike],
     source: DataSource,
-    labelled: bool,
     settings: Settings,
     progress: Progress | None,
     details: dict[str, Any],
-) -> Metrics:
-    rest = (source, settings.options, settings.eval_batch, progress)
-    if len(models) == 1:
-        return measure_accuracy(models[0], *rest) if labelled else {}
-    metrics, counts = compare_accuracy(models[1], models[0], *rest)
-    details["accuracy"] = {
-        "samples": counts.samples,
-        "losses": counts.losses,
-        "gains": counts.gains,
-        "relative_error": counts.relative_error(),
-    }
-    return metrics
+) -> tuple[Metrics, Verdict | None]:
+    metrics, counts = compare_accuracy(
+        models[1],
+        models[0],
+        source,
+        settings.options,
+        settings.eval_batch,
+        progress,
+        metrics=settings.metrics,
+        seed=settings.seed,
+    )
+    details["accuracy"] = counts.to_json()
+    if settings.max_drop is None:
+        return metrics, None
+    if not counts.labelled:
+        raise InputError(f"{source.name}: has no labels, so max_drop can't be judged")
+    if counts.steps is not None:
+        raise InputError(
+            f"{source.name}: the labels have steps, which are not independent, so max_drop can't be"
+            " judged; give one label per sample"
+        )
+    verdict = non_inferior(counts.losses, counts.gains, counts.samples, settings.max_drop / 100)
+    details["accuracy"]["verdict"] = verdict.to_json()
+    return metrics, verdict
 
 
 def _latency(
