@@ -53,8 +53,8 @@ class Verdict:
         else:
             advice = "it is too near to the margin for these samples; more may help"
         return (
-            f"inconclusive: the difference in accuracy lies in [{low:+.2f}, {high:+.2f}] pp and may"
-            f" be -{margin}; {advice}"
+            f"inconclusive: the difference in accuracy lies in [{low:+.2f}, {high:+.2f}] pp, on"
+            f" both sides of -{margin}; {advice}"
         )
 
     def to_json(self) -> dict[str, Any]:
