@@ -155,7 +155,11 @@ def test_steps_count_and_masked_steps_do_not(scored: tuple[Array, Array, Array])
     masked = labels.copy()
     masked[::3] = MASKED
     kept = masked != MASKED
-    steps = [a.reshape(50, 6, *a.shape[1:]) for a in (first, second, masked)]
+    steps = (
+        first.reshape(50, 6, 8),
+        second.reshape(50, 6, 8),
+        masked.reshape(50, 6),
+    )
     for name in ("top5", "f1", "auc"):
         found = measure(name, *steps)
         flat = measure(name, first[kept], second[kept], labels[kept])
@@ -169,11 +173,12 @@ def test_steps_that_are_alike_are_no_more_samples(
 ) -> None:
     """Every sample six times in a row, as its steps: the interval is that of the samples."""
     flat = measure(name, *scored).delta
-    long = [np.repeat(array[:, None], 6, axis=1) for array in scored]
-    steps = measure(name, *long).delta
+    a, b, c = (np.repeat(array[:, None], 6, axis=1) for array in scored)
+    steps = measure(name, a, b, c).delta
     assert steps.value == pytest.approx(flat.value)
     assert steps.high - steps.low == pytest.approx(flat.high - flat.low, rel=0.1)
-    copies = measure(name, *(np.repeat(array, 6, axis=0) for array in scored)).delta
+    a, b, c = (np.repeat(array, 6, axis=0) for array in scored)
+    copies = measure(name, a, b, c).delta
     assert copies.high - copies.low < 0.5 * (steps.high - steps.low), "as if independent"
 
 
