@@ -52,8 +52,8 @@ def paired_bootstrap(metric: Resampled, seed: int = 0, draws: int = DRAWS) -> Pa
     """A metric of two models with 95% percentile intervals, both on the same draws of samples.
 
     A draw takes as many samples as there are, with replacement. Memory does not grow with the
-    draws, and with the samples only as the metric's own values do; time grows with both: about
-    20 seconds for a million samples of which no two are alike.
+    draws, and with the samples only as the metric's own values do; time grows with both: about a
+    minute for a million samples of which no two are alike, several minutes for ``auc``.
 
     Known limitation: where no sample tells the models apart the interval has no width, however
     few the samples are; and it is too narrow for fewer than about 50 samples.
