@@ -12,6 +12,7 @@ from typing import Any, Union
 
 from numpy.typing import NDArray
 
+from onnxtrim.bench import looks
 from onnxtrim.bench.accuracy import compare_accuracy, measure_accuracy
 from onnxtrim.bench.data import DataSource, InputSpec, open_data
 from onnxtrim.bench.errors import InputError, WorkerError
@@ -24,14 +25,15 @@ from onnxtrim.bench.latency_metrics import (
     smallest_effect,
 )
 from onnxtrim.bench.launches import CANDIDATE, LatencyResult
-from onnxtrim.bench.looks import Verdict, undecided
 from onnxtrim.bench.machine import default_threads, fingerprint
 from onnxtrim.bench.memory import RUNS, MemoryResult, measure_memory, memory_metrics
-from onnxtrim.bench.model_file import model_sha256
+from onnxtrim.bench.metrics import TOP1
+from onnxtrim.bench.model_file import has_onnx, model_sha256
 from onnxtrim.bench.results import Metrics, metrics_to_json
 from onnxtrim.bench.session import Feeds, RunOptions, Sizes, open_session, random_feeds
 from onnxtrim.bench.signature import check_models
-from onnxtrim.bench.size import model_size, size_metrics
+from onnxtrim.bench.size import file_metrics, model_size, size_metrics
+from onnxtrim.bench.verdict import Verdict, non_inferior
 
 Progress = Callable[[str, int, int], None]
 PathLike = Union[str, "os.PathLike[str]"]
@@ -58,6 +60,10 @@ class Settings:
         memory: Whether to measure memory.
         both_arenas: Whether also with the other setting of the memory arena.
         accuracy: Whether to measure accuracy, if there is data.
+        metrics: What accuracy is in a comparison: names of :mod:`onnxtrim.bench.metrics`, or
+            ``"top1"``; none for top-1 if there are labels.
+        max_drop: Percentage points of top-1 accuracy that a candidate may lose; judged in a
+            comparison, see :func:`onnxtrim.bench.verdict.non_inferior`.
     """
 
     options: RunOptions = field(default_factory=RunOptions)
@@ -70,6 +76,8 @@ class Settings:
     memory: bool = True
     both_arenas: bool = False
     accuracy: bool = True
+    metrics: tuple[str, ...] = ()
+    max_drop: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch", "eval_batch"):
@@ -77,11 +85,18 @@ class Settings:
                 raise InputError(f"{name} is {getattr(self, name)}; give 1 or more")
         if self.budget_ms is not None and not 0 < self.budget_ms < math.inf:
             raise InputError(f"budget_ms is {self.budget_ms}; give a time above 0")
+        if self.max_drop is None:
+            return
+        if not 0 <= self.max_drop < 100:
+            raise InputError(f"max_drop is {self.max_drop}; give percentage points below 100")
+        if not self.accuracy or (self.metrics and TOP1 not in self.metrics):
+            raise InputError("max_drop judges top-1 accuracy, which is not measured; add top1")
 
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON values, threads written out."""
-        names = ("batch", "eval_batch", "budget_ms", "latency", "memory", "both_arenas")
+        names = ("batch", "eval_batch", "budget_ms", "latency", "memory", "both_arenas", "max_drop")
         mine = {name: getattr(self, name) for name in names}
+        mine["metrics"] = list(self.metrics)
         return {**self.options.to_json(), **asdict(self.protocol), **mine}
 
 
@@ -95,9 +110,12 @@ class Measurement:
         original: The same of the original.
         settings: How it was measured.
         machine: Where it was measured.
-        details: Values behind the metrics: launches, memory repeats, accuracy counts, the data.
+        details: Values behind the metrics: launches, memory repeats, accuracy counts with what
+            came of every class and the verdict, the data.
         warnings: What makes the figures less trustworthy, in words.
         latency: All rounds, if latency was measured.
+        verdict: What is said about the accuracy that may be lost, if something was asked.
+        verdict: Whether the candidate is not worse than ``max_drop`` allows, if that was asked.
     """
 
     metrics: Metrics
@@ -108,6 +126,7 @@ class Measurement:
     details: dict[str, Any]
     warnings: tuple[str, ...]
     latency: LatencyResult | None
+    verdict: Verdict | None = None
 
     def with_latency(self, latency: LatencyResult, broken: str = "") -> Measurement:
         """The same with latency, its metrics, warnings and, for a limit, the verdict.
@@ -124,7 +143,7 @@ class Measurement:
         if limit is not None and len(latency.calls) > CANDIDATE:
             verdict = latency_verdict(latency, limit)
             if broken:
-                verdict = undecided(latency.logs(0.5), limit, broken, broken=True)
+                verdict = looks.undecided(latency.logs(0.5), limit, broken, broken=True)
             about["verdict"] = verdict.to_json()
         return replace(
             self,
@@ -135,10 +154,10 @@ class Measurement:
         )
 
     @property
-    def verdict(self) -> Verdict | None:
+    def latency_verdict(self) -> looks.Verdict | None:
         """What is said about the limit of latency, if there was one."""
         found = self.details.get("latency", {}).get("verdict")
-        return None if found is None else Verdict(**found)
+        return None if found is None else looks.Verdict(**found)
 
     def to_json(self) -> dict[str, Any]:
         """``onnxtrim.bench/1``, or ``onnxtrim.compare/1`` with ``original`` and ``candidate``."""
@@ -173,7 +192,9 @@ def compare(
     Args:
         original: Path of the original.
         candidate: Path of the candidate; its inputs and outputs must be the original's.
-        data: Real samples, with labels if accuracy is wanted. Without them the inputs are random.
+        data: Real samples, with labels if accuracy is wanted; classes of shape ``(samples,)``, or
+            numbers of shape ``(samples, ...)`` as the metrics need them. Without samples the inputs
+            are random.
         settings: What to measure, and how.
         progress: Called with what is being done, how much is done, and the total.
 
@@ -203,17 +224,26 @@ def _measure(
     inputs = check_models(models, settings.options)
     source = None
     if data is not None:
-        source = data if isinstance(data, DataSource) else open_data(data, inputs)
+        pair = len(models) == 2  # a single model's accuracy is top-1 only
+        source = data if isinstance(data, DataSource) else open_data(data, inputs, any_labels=pair)
+    if settings.max_drop is not None and source is None:
+        raise InputError("max_drop needs samples with labels to judge accuracy")
     feeds, labelled = _feeds(inputs, source, settings)
     machine = fingerprint()
-    sizes = [model_size(model) for model in models]
-    metrics = size_metrics(sizes[0], sizes[1] if len(models) == 2 else None)
-    details: dict[str, Any] = {
-        "parameters": sizes[0].parameters,
-        "feeds": "random" if source is None else "data",
-    }
-    if source is not None and settings.accuracy:
-        metrics |= _accuracy(models, source, labelled, settings, progress, details)
+    details: dict[str, Any] = {"feeds": "random" if source is None else "data"}
+    if has_onnx():
+        sizes = [model_size(model) for model in models]
+        metrics = size_metrics(sizes[0], sizes[1] if len(models) == 2 else None)
+        details["parameters"] = sizes[0].parameters
+    else:
+        metrics = file_metrics(models)
+    verdict = None
+    if source is not None and settings.accuracy and len(models) == 2:
+        found, verdict = _compare_accuracy(models, source, settings, progress, details)
+        metrics |= found
+    elif source is not None and settings.accuracy and labelled:
+        rest = (source, settings.options, settings.eval_batch, progress)
+        metrics |= measure_accuracy(models[0], *rest)
     memory: list[MemoryResult] = []
     if settings.memory:
         memory = _memory(models, feeds, settings, progress, metrics, details)
@@ -231,6 +261,7 @@ def _measure(
         details=details,
         warnings=(*used, *_warnings(settings, memory)),
         latency=None,
+        verdict=verdict,
     )
     if not settings.latency:
         return whole
@@ -261,25 +292,36 @@ def _feeds(
     return [batch.feeds for batch in full], batches[0].labels is not None
 
 
-def _accuracy(
+def _compare_accuracy(
     models: list[PathLike],
     source: DataSource,
-    labelled: bool,
     settings: Settings,
     progress: Progress | None,
     details: dict[str, Any],
-) -> Metrics:
-    rest = (source, settings.options, settings.eval_batch, progress)
-    if len(models) == 1:
-        return measure_accuracy(models[0], *rest) if labelled else {}
-    metrics, counts = compare_accuracy(models[1], models[0], *rest)
-    details["accuracy"] = {
-        "samples": counts.samples,
-        "losses": counts.losses,
-        "gains": counts.gains,
-        "relative_error": counts.relative_error(),
-    }
-    return metrics
+) -> tuple[Metrics, Verdict | None]:
+    metrics, counts = compare_accuracy(
+        models[1],
+        models[0],
+        source,
+        settings.options,
+        settings.eval_batch,
+        progress,
+        metrics=settings.metrics,
+        seed=settings.protocol.seed,
+    )
+    details["accuracy"] = counts.to_json()
+    if settings.max_drop is None:
+        return metrics, None
+    if not counts.labelled:
+        raise InputError(f"{source.name}: has no labels, so max_drop can't be judged")
+    if counts.steps is not None:
+        raise InputError(
+            f"{source.name}: the labels have steps, which are not independent, so max_drop can't be"
+            " judged; give one label per sample"
+        )
+    verdict = non_inferior(counts.losses, counts.gains, counts.samples, settings.max_drop / 100)
+    details["accuracy"]["verdict"] = verdict.to_json()
+    return metrics, verdict
 
 
 def _memory(
@@ -302,7 +344,7 @@ def _memory(
 
 
 def _by_role(found: list[MemoryResult]) -> dict[str, Any]:
-    return {role: result.to_json() for role, result in zip(_ROLES, found, strict=False)}
+    return {role: result.to_json() for role, result in zip(_ROLES, found)}
 
 
 def memory_from_details(details: Mapping[str, Any], *, arena: bool) -> Metrics:
@@ -352,7 +394,7 @@ def _warnings(settings: Settings, memory: list[MemoryResult]) -> list[str]:
     threads, useful = settings.options.resolved().threads, default_threads()
     if threads > useful:
         found.append(f"{threads} threads on {useful} usable CPUs: latency is not representative")
-    for role, result in zip(_ROLES, memory, strict=False):
+    for role, result in zip(_ROLES, memory):
         if result.growing:
             found.append(f"memory of the {role} still grows after {RUNS} runs")
         if result.unsteady:

@@ -122,7 +122,7 @@ class EnergyCounter:
         if before is None or now is None:
             return None
         total = 0.0
-        for zone, first, last in zip(self._zones, before, now):  # noqa: B905  (Python 3.9)
+        for zone, first, last in zip(self._zones, before, now):
             wrapped = _number(zone / "max_energy_range_uj") or 0.0
             total += last - first if last >= first else last - first + wrapped
         return total / 1e6

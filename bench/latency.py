@@ -197,7 +197,7 @@ class _Measuring:
         )
 
     def _calibrate(self, call_ms: list[float]) -> None:
-        for model, duration in zip(self.models, call_ms):  # noqa: B905  (Python 3.9)
+        for model, duration in zip(self.models, call_ms):
             if duration <= 0:
                 raise WorkerError(f"{model}: the clock does not move between calls")
             length = max(self.protocol.round_ms, MIN_CALLS * duration)

@@ -59,7 +59,7 @@ class Verdict:
         """The form in which it stands in result files."""
         return asdict(self)
 
-    def told(self) -> str:
+    def words(self) -> str:
         """In words."""
         bounds = f"between {self.low:.4f} and {self.high:.4f} after {self.launches} launches"
         text = f"{self.verdict}: latency ratio {bounds}, limit {self.limit:g}"

@@ -22,6 +22,7 @@ from onnxtrim.bench.json_reader import JsonReader, parse_line
 from onnxtrim.bench.latency_metrics import latency_warnings
 from onnxtrim.bench.launches import LatencyResult
 from onnxtrim.bench.results import Metric, Metrics
+from onnxtrim.bench.verdict import Verdict, non_inferior
 
 SCHEMAS = ("onnxtrim.bench/1", "onnxtrim.compare/1")
 
@@ -72,6 +73,7 @@ def load_result(path: str | os.PathLike[str]) -> Measurement:
             details=details,
             warnings=tuple(str(text) for text in value.get("warnings", list)),
             latency=None,
+            verdict=_accuracy_verdict(options, details),
         )
         raw = value.get("raw", dict, None)
         return found if raw is None else _with_rounds(found, raw, path)
@@ -97,6 +99,15 @@ def _with_rounds(
     told = set(latency_warnings(latency))
     rest = replace(found, warnings=tuple(text for text in found.warnings if text not in told))
     return rest.with_latency(latency, broken=str(before["why"]) if before.get("broken") else "")
+
+
+def _accuracy_verdict(options: dict[str, Any], details: dict[str, Any]) -> Verdict | None:
+    if options["max_drop"] is None or "accuracy" not in details:
+        return None
+    losses, gains, samples = (
+        int(details["accuracy"][name]) for name in ("losses", "gains", "samples")
+    )
+    return non_inferior(losses, gains, samples, float(options["max_drop"]) / 100)
 
 
 def _metrics(value: dict[str, Any]) -> Metrics:

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _measure(given)
     except OnnxtrimError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -79,18 +79,23 @@ def _measure(given: argparse.Namespace) -> int:
     except WorkerError as error:
         if error.finished is not None:
             save_result(error.finished, given.output)  # type: ignore[arg-type]
-            print(f"what was finished is in {given.output}", file=sys.stderr)
+            _say(f"what was finished is in {given.output}")
         raise
     save_result(found, given.output)
     for text in found.warnings:
-        print(f"warning: {text}", file=sys.stderr)
+        _say(f"warning: {text}")
     name = "latency.p50.ratio" if given.candidate else "latency.p50"
     metric = found.metrics[name]
-    print(f"{name} {metric.value:.4g} [{metric.low:.4g}, {metric.high:.4g}] {metric.unit}")
-    if found.verdict is None:
+    interval = f"{metric.value:.4g} [{metric.low:.4g}, {metric.high:.4g}]"
+    sys.stdout.write(f"{name} {interval} {metric.unit}\n")
+    if found.latency_verdict is None:
         return 0
-    print(found.verdict.told())
-    return CODES[found.verdict.verdict]
+    sys.stdout.write(found.latency_verdict.words() + "\n")
+    return CODES[found.latency_verdict.verdict]
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -181,7 +181,7 @@ def random_feeds(
         InputError: A free dimension without a size, or a shape that is absurd or does not fit.
     """
     shapes = [_feed_shape(spec, sizes or {}) for spec in inputs]
-    for spec, shape in zip(inputs, shapes, strict=True):
+    for spec, shape in zip(inputs, shapes):
         if math.prod(shape) > MOST_ELEMENTS:
             raise InputError(
                 f"input {spec.name!r}: shape {'x'.join(map(str, shape))} has more than"
@@ -189,7 +189,7 @@ def random_feeds(
             )
     rng = np.random.default_rng(seed)
     return [
-        {spec.name: _random(rng, spec, shape) for spec, shape in zip(inputs, shapes, strict=True)}
+        {spec.name: _random(rng, spec, shape) for spec, shape in zip(inputs, shapes)}
         for _ in range(count)
     ]
 
@@ -287,7 +287,7 @@ def _feed_shape(spec: InputSpec, sizes: Sizes) -> tuple[int, ...]:
 def _whole_shape(spec: InputSpec, given: tuple[int, ...]) -> tuple[int, ...]:
     fits = len(given) == len(spec.shape) and all(
         have > 0 and (have == need or not isinstance(need, int))
-        for have, need in zip(given, spec.shape, strict=False)
+        for have, need in zip(given, spec.shape)
     )
     if not fits:
         wanted = "x".join("?" if n is None else str(n) for n in spec.shape)

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from onnxtrim.bench.model_file import (
-    check_model_file,
-    external_files,
-    has_onnx,
-    read_model_proto,
-    stored_bytes,
-    tensors,
-)
+from onnxtrim.bench.model_file import external_files, read_model_proto, stored_bytes, tensors
 from onnxtrim.bench.results import Metric, Metrics
 
 
@@ -23,16 +17,14 @@ class ModelSize(NamedTuple):
 
     Attributes:
         file_bytes: The file and its external data files.
-        initializer_bytes: Raw bytes of all stored tensors, ``Constant`` nodes included;
-            ``None`` where the package onnx is not there to tell.
+        initializer_bytes: Raw bytes of all stored tensors, ``Constant`` nodes included.
         parameters: Elements of the stored tensors of a floating type with at least one dimension
-            (so neither shapes nor indices nor scalar constants); quantised ones count too;
-            likewise.
+            (so neither shapes nor indices nor scalar constants); quantised ones count too.
     """
 
     file_bytes: int
-    initializer_bytes: int | None
-    parameters: int | None
+    initializer_bytes: int
+    parameters: int
 
 
 def model_size(path: str | os.PathLike[str]) -> ModelSize:
@@ -41,9 +33,6 @@ def model_size(path: str | os.PathLike[str]) -> ModelSize:
     Raises:
         InputError: Not a model, or unsafe external data (see ``check_model_file``).
     """
-    if not has_onnx():
-        check_model_file(path)
-        return ModelSize(Path(path).stat().st_size, None, None)
     model = read_model_proto(path)
     files = [Path(path), *external_files(path, model)]
     initializer_bytes = parameters = 0
@@ -57,11 +46,22 @@ def model_size(path: str | os.PathLike[str]) -> ModelSize:
 
 def size_metrics(size: ModelSize, original: ModelSize | None = None) -> Metrics:
     """``model.*`` metrics of a model, or of a candidate beside its original."""
+    return _metrics(size, original, ("file_bytes", "initializer_bytes"))
+
+
+def file_metrics(models: Sequence[str | os.PathLike[str]]) -> Metrics:
+    """``model.file_bytes`` of ``[model]`` or ``[candidate, original]`` that are one file each.
+
+    For devices without the package onnx, which would tell more.
+    """
+    sizes = [ModelSize(Path(model).stat().st_size, 0, 0) for model in models]
+    return _metrics(sizes[0], sizes[1] if len(sizes) > 1 else None, ("file_bytes",))
+
+
+def _metrics(size: ModelSize, original: ModelSize | None, names: Sequence[str]) -> Metrics:
     metrics: Metrics = {}
-    for name in ("file_bytes", "initializer_bytes"):
+    for name in names:
         value = getattr(size, name)
-        if value is None:
-            continue
         metrics[f"model.{name}"] = Metric.exact(value, "bytes")
         if original is not None:
             before = getattr(original, name)

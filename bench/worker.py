@@ -139,7 +139,7 @@ class Worker:
         rss, pss, split = _status("VmRSS") or _max_rss(), _pss(), _split()
         session = open_session(model, settings)
         load_peak, load_pss = _peak(reset) - rss, _grown(pss)
-        load_split = [None if a is None or b is None else b - a for a, b in zip(split, _split())]  # noqa: B905
+        load_split = [None if a is None or b is None else b - a for a, b in zip(split, _split())]
         _reset_peak()
         calls = list(_bound_calls(session, samples[:1]))
         _first_call(calls[0], model)

@@ -111,8 +111,8 @@ def test_what_was_finished_is_written(
     kept = load_result(output)
     assert kept.latency is not None
     assert len(kept.latency.launches) == 2
-    assert kept.verdict is not None
-    assert kept.verdict.verdict == "inconclusive"
+    assert kept.latency_verdict is not None
+    assert kept.latency_verdict.verdict == "inconclusive"
     assert any("not finished" in text for text in kept.warnings)
 
 
@@ -122,13 +122,13 @@ def test_commands(pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.M
     options = ["--no-memory", "--rounds", "2", "-x", "1", "-e", "CPU"]
     done = run("compare", *map(str, pair), *options, "--limit", "0.9", "-o", str(output))
     assert done.code == 0, done.err
-    assert "pass: latency ratio" in done.err
+    assert "pass: latency ratio" in done.out
     again = run("compare", "--from", str(output))
     assert again.code == 0
     assert set(again.out.splitlines()[1:]) == set(done.out.splitlines()[1:])
     failed = run("bench", str(pair[0]), "--against", str(pair[1]), *options, "--limit", "0.9")
     assert failed.code == 1
-    assert "fail: latency ratio" in failed.err
+    assert "fail: latency ratio" in failed.out
 
 
 @pytest.mark.parametrize(

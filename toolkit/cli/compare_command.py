@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import click
 
 from onnxtrim.bench.compare import compare
 from onnxtrim.bench.errors import InputError
-from onnxtrim.toolkit.cli.common import progress_bar, say, with_json, with_shape
+from onnxtrim.toolkit.cli.common import Points, progress_bar, say, with_json, with_shape
 from onnxtrim.toolkit.cli.measuring import finish, measured, read_back, settings, with_protocol
 
 
@@ -22,6 +23,21 @@ from onnxtrim.toolkit.cli.measuring import finish, measured, read_back, settings
     metavar="NPZ|FOLDER|MODULE:FUNCTION",
     help="Samples with labels (array 'labels'), for accuracy. Real inputs for latency, too.",
 )
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME|MODULE:FUNCTION",
+    help="Of accuracy: top1 (default), top5, f1, auc, mae, rmse, cosine, kl, or a function of yours"
+    " (outputs, labels) that gives a number per sample; repeatable.",
+)
+@click.option(
+    "--max-drop",
+    type=Points(),
+    metavar="POINTS",
+    help="Judge whether top-1 accuracy falls by less: 0.5 or 0.5pp. Exit code 0 if it does, 1 if it"
+    " falls by more, 3 if the samples can't tell.",
+)
 @with_shape
 @with_protocol
 @with_json
@@ -29,6 +45,8 @@ def command(
     original: Path | None,
     candidate: Path | None,
     evaluation: str | None,
+    metrics: tuple[str, ...],
+    max_drop: float | None,
     shapes: tuple[str, ...],
     output: Path | None,
     source: Path | None,
@@ -43,7 +61,7 @@ def command(
 
     \b
     Example:
-      onnxtrim compare model.onnx small.onnx --eval test.npz
+      onnxtrim compare model.onnx small.onnx --eval test.npz --max-drop 0.5
       onnxtrim compare model.onnx small.onnx --limit 0.8 -o result.json
     """
     schema = "onnxtrim.compare/1"
@@ -53,10 +71,13 @@ def command(
         return
     if original is None or candidate is None:
         raise InputError("give ORIGINAL and CANDIDATE, or --from a result")
-    chosen = settings(**measuring, shapes=shapes)
+    for name, given in (("--metric", metrics), ("--max-drop", max_drop is not None)):
+        if given and evaluation is None:
+            raise click.UsageError(f"{name} needs --eval")
+    chosen = replace(settings(**measuring, shapes=shapes), metrics=metrics, max_drop=max_drop)
     with measured(output, original, candidate) as write, progress_bar() as report:
         found = compare(original, candidate, data=evaluation, settings=chosen, progress=report)
         write(found)
-    if "accuracy.top1" not in found.metrics and not as_json:
+    if not (as_json or metrics or "accuracy.top1" in found.metrics):
         say("no accuracy: give samples with labels by --eval")
     finish(found, f"{candidate} against {original}", schema, as_json=as_json)

@@ -12,10 +12,10 @@ import click
 from onnxtrim.bench.compare import Measurement, Settings
 from onnxtrim.bench.errors import InputError, WorkerError
 from onnxtrim.bench.latency import Protocol
-from onnxtrim.bench.looks import CODES
+from onnxtrim.bench.looks import CODES, FAIL
 from onnxtrim.bench.result_file import load_result, raw_path, save_result
 from onnxtrim.bench.session import RunOptions
-from onnxtrim.toolkit.cli.common import F, check_output, parse_shapes, print_json, say, warn
+from onnxtrim.toolkit.cli.common import F, check_output, out, parse_shapes, print_json, say, warn
 from onnxtrim.toolkit.cli.metrics import print_metrics
 
 _SHARED = (
@@ -182,20 +182,24 @@ def read_back(source: Path, given: Sequence[object]) -> Measurement:
 
 
 def finish(found: Measurement, title: str, schema: str, *, as_json: bool) -> None:
-    """Print a measurement, warn, and leave with the exit code of its verdict."""
+    """Print a measurement, warn, and leave with the exit code of its verdicts."""
     warn(found.warnings)
     if as_json:
         print_json({**found.to_json(), "schema": schema})
     else:
         print_metrics(title, found.metrics, paired=found.original is not None)
-    verdict = found.verdict
-    if verdict is None:
-        return
+    told, codes = [], []
+    if found.verdict is not None:
+        told.append(found.verdict.words())
+        codes.append(CODES[found.verdict.answer])
+    if found.latency_verdict is not None:
+        told.append(found.latency_verdict.words())
+        codes.append(CODES[found.latency_verdict.verdict])
     if not as_json:
-        say(verdict.told())
-    code = CODES[verdict.verdict]
-    if code:
-        raise click.exceptions.Exit(code)
+        for text in told:
+            out().print(text)
+    if codes:
+        raise click.exceptions.Exit(CODES[FAIL] if CODES[FAIL] in codes else max(codes))
 
 
 def _with(function: F, options: Sequence[Callable[[F], F]]) -> F:
