@@ -15,7 +15,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Union
 
 from onnxtrim.bench import looks
@@ -23,7 +23,7 @@ from onnxtrim.bench.arms import Arm, patience, written_feeds
 from onnxtrim.bench.conditions import between, snapshot
 from onnxtrim.bench.errors import InputError, WorkerError
 from onnxtrim.bench.files import sha256_file
-from onnxtrim.bench.launches import CANDIDATE, COPY, ORIGINAL, LatencyResult, Launch, Round
+from onnxtrim.bench.launches import CANDIDATE, ORIGINAL, LatencyResult, Launch, Round
 from onnxtrim.bench.session import Feeds, RunOptions
 
 Progress = Callable[[str, int, int], None]
@@ -113,15 +113,45 @@ def compare_latency(
     return _Measuring(models, protocol).run(feeds, options or RunOptions(), progress)
 
 
+def measure_arms(
+    models: Sequence[PathLike],
+    feeds: Sequence[Feeds],
+    options: RunOptions | None = None,
+    protocol: Protocol | None = None,
+    slower: Sequence[float] = (),
+    ramp: float = 0.0,
+    progress: Progress | None = None,
+) -> LatencyResult:
+    """Several arms in turns, some of them made slower: to check the harness itself.
+
+    Args:
+        models: Path of each arm's model; the ratios are to the first.
+        feeds: As of :func:`compare_latency`, like the rest.
+        options: How to run all.
+        protocol: How to measure; a limit is not looked at.
+        slower: Share of the first arm's time by which a busy loop prolongs the calls of each arm.
+        ramp: Share by which it prolongs those of all arms at the end, growing from nothing.
+        progress: Called after each launch.
+    """
+    protocol = replace(protocol or Protocol(), limit=None)
+    shares = tuple(slower) or (0.0,) * len(models)
+    measuring = _Measuring([str(model) for model in models], protocol, shares, ramp)
+    return measuring.run(feeds, options or RunOptions(), progress)
+
+
 @dataclass
 class _Measuring:
     """What to run; the number of calls per round is frozen after the first warm-up."""
 
     models: list[str]
     protocol: Protocol
+    slower: tuple[float, ...] = ()
+    ramp: float = 0.0
     calls: list[int] = field(default_factory=list)
     settle: list[int] = field(default_factory=list)
+    call_ns: float = 0.0  # of the first arm
     floor_ms: float | None = None
+    launch: int = 0
 
     def run(
         self, feeds: Sequence[Feeds], options: RunOptions, progress: Progress | None
@@ -152,6 +182,7 @@ class _Measuring:
                 while len(done) < most and not (planned and self._decided(done)):
                     if progress is not None:
                         progress("latency", len(done), most)
+                    self.launch = len(done)
                     done.append(self._launch(command, generator, start))
             except WorkerError as error:
                 error.finished = result() if len(done) > 1 else None
@@ -204,8 +235,10 @@ class _Measuring:
             calls = MIN_CALLS if self.protocol.hertz else math.ceil(length / duration)
             self.calls.append(calls)
             self.settle.append(1 if duration > SLOW_MS or self.protocol.hertz else 3)
-        if len(self.models) > COPY:
-            self.calls[COPY], self.settle[COPY] = self.calls[ORIGINAL], self.settle[ORIGINAL]
+        for index, model in enumerate(self.models):  # arms of one model are treated alike
+            twin = self.models.index(model)
+            self.calls[index], self.settle[index] = self.calls[twin], self.settle[twin]
+        self.call_ns = call_ms[ORIGINAL] * 1e6
 
     def _turns(self, generator: random.Random) -> list[tuple[int, int]]:
         """``(turn, arm)`` of each round: in every turn all arms, every second turn backwards."""
@@ -217,12 +250,19 @@ class _Measuring:
             turns += [(2 * block + 1, arm) for arm in reversed(order)]
         return turns
 
+    def _done(self, turn: int) -> float:
+        """Share of the session that is over at a turn."""
+        return (self.launch + turn / self.protocol.rounds) / self.protocol.launches
+
     def _round(self, arm: Arm, index: int, turn: int, call_ms: float, start: float) -> Round:
         calls, settle = self.calls[index], self.settle[index]
         pause = 1 / self.protocol.hertz if self.protocol.hertz else 0.0
         seconds = patience(calls + settle, max(call_ms, 1000 * pause))
         at = time.monotonic() - start
         rest = {"calls": calls, "settle": settle, "first": turn, "pause": pause}
+        if self.slower:
+            share = self.slower[index] + self.ramp * self._done(turn)
+            rest["extra_ns"] = round(share * self.call_ns)
         answer = arm.ask("round", seconds=seconds, **rest)
         for key in ("calls_ns", "settle_ns"):
             answer[key] = tuple(answer[key])

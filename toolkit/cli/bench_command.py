@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,22 @@ import click
 
 from onnxtrim.bench.compare import bench_model, compare
 from onnxtrim.bench.errors import InputError
+from onnxtrim.bench.looks import CODES, FAIL
 from onnxtrim.bench.runner import write_runner
-from onnxtrim.toolkit.cli.common import check_output, progress_bar, say, with_json, with_shape
+from onnxtrim.bench.selfcheck import reference_model, run_selfcheck
+from onnxtrim.toolkit.cli.common import (
+    check_output,
+    out,
+    print_json,
+    progress_bar,
+    say,
+    table,
+    with_json,
+    with_shape,
+)
 from onnxtrim.toolkit.cli.measuring import finish, measured, read_back, settings, with_protocol
+
+SELFCHECK = "selfcheck"
 
 
 @click.command("bench")
@@ -57,6 +71,8 @@ def command(
     On a device without onnxtrim:
       onnxtrim bench --runner -o runner.pyz
       python runner.pyz model.onnx small.onnx -o result.json
+    Whether this machine can be trusted, in two to five minutes:
+      onnxtrim bench selfcheck
     """
     schema = "onnxtrim.bench/1"
     if runner:
@@ -70,6 +86,9 @@ def command(
         found = read_back(source, (model, against, data, output))
         finish(found, str(source), schema, as_json=as_json)
         return
+    if model is not None and str(model) == SELFCHECK and not model.exists():
+        _selfcheck(measuring, as_json=as_json)
+        return
     if model is None:
         raise InputError("give the MODEL to measure, or --from a result")
     if measuring["limit"] is not None and against is None:
@@ -82,3 +101,34 @@ def command(
             found = compare(against, model, data=data, settings=chosen, progress=report)
         write(found)
     finish(found, str(model), schema, as_json=as_json)
+
+
+def _selfcheck(measuring: dict[str, Any], *, as_json: bool) -> None:
+    chosen = settings(**measuring)
+    with tempfile.TemporaryDirectory(prefix="onnxtrim-") as folder, progress_bar() as report:
+        model = Path(folder) / "reference.onnx"
+        feeds = reference_model(model)
+        found = run_selfcheck(
+            model,
+            feeds,
+            chosen.options,
+            rounds=chosen.protocol.rounds,
+            seed=chosen.protocol.seed,
+            progress=report,
+        )
+    if found.busy is not None:
+        say(f"warning: the machine was busy: {found.busy}")
+    if as_json:
+        print_json(found.to_json())
+    else:
+        rows = [[c.name, "right" if c.passed else "WRONG", c.told] for c in found.checks]
+        out().print(table("harness", ["check", "", "found"], rows))
+        words = [
+            f"{share:.0%}: {'yes' if found.trusted(share) else 'no'}" for share in (0.02, 0.05)
+        ]
+        out().print(
+            f"verdicts on this machine can be trusted at a limit of {', '.join(words)}"
+            f" (eight launches: ±{found.half_width:.2%}; finds {found.effect:.2%} in 80%)"
+        )
+    if not found.passed:
+        raise click.exceptions.Exit(CODES[FAIL])
