@@ -33,6 +33,7 @@ from onnxtrim.bench.results import Metrics, metrics_to_json
 from onnxtrim.bench.session import Feeds, RunOptions, Sizes, open_session, random_feeds
 from onnxtrim.bench.signature import check_models
 from onnxtrim.bench.size import file_metrics, model_size, size_metrics
+from onnxtrim.bench.throughput import measure_throughput
 from onnxtrim.bench.verdict import Verdict, non_inferior
 
 Progress = Callable[[str, int, int], None]
@@ -58,6 +59,8 @@ class Settings:
         budget_ms: Time that a call may take, for the share of calls over it.
         latency: Whether to measure latency and load time.
         memory: Whether to measure memory.
+        throughput: Samples per call, beside ``batch``, with which throughput is measured; 0 for no
+            throughput.
         both_arenas: Whether also with the other setting of the memory arena.
         accuracy: Whether to measure accuracy, if there is data.
         metrics: What accuracy is in a comparison: names of :mod:`onnxtrim.bench.metrics`, or
@@ -74,15 +77,16 @@ class Settings:
     budget_ms: float | None = None
     latency: bool = True
     memory: bool = True
+    throughput: int = 0
     both_arenas: bool = False
     accuracy: bool = True
     metrics: tuple[str, ...] = ()
     max_drop: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch", "eval_batch"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; give 1 or more")
+        for name, least in (("batch", 1), ("eval_batch", 1), ("throughput", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}; give {least} or more")
         if self.budget_ms is not None and not 0 < self.budget_ms < math.inf:
             raise InputError(f"budget_ms is {self.budget_ms}; give a time above 0")
         if self.max_drop is None:
@@ -94,9 +98,17 @@ class Settings:
 
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON values, threads written out."""
-        names = ("batch", "eval_batch", "budget_ms", "latency", "memory", "both_arenas", "max_drop")
+        names = (
+            "batch",
+            "eval_batch",
+            "budget_ms",
+            "latency",
+            "memory",
+            "throughput",
+            "both_arenas",
+        )
         mine = {name: getattr(self, name) for name in names}
-        mine["metrics"] = list(self.metrics)
+        mine |= {"metrics": list(self.metrics), "max_drop": self.max_drop}
         return {**self.options.to_json(), **asdict(self.protocol), **mine}
 
 
@@ -247,6 +259,10 @@ def _measure(
     memory: list[MemoryResult] = []
     if settings.memory:
         memory = _memory(models, feeds, settings, progress, metrics, details)
+    if settings.throughput:
+        batches = {settings.batch, settings.throughput}
+        some = {size: _feeds(inputs, source, replace(settings, batch=size))[0] for size in batches}
+        metrics |= _throughput(models, some, settings, progress, details)
     if source is not None:
         details["data"] = _about(source)
     used = []
@@ -358,6 +374,28 @@ def memory_from_details(details: Mapping[str, Any], *, arena: bool) -> Metrics:
             original = results[1] if len(results) > 1 else None
             metrics |= memory_metrics(results[0], original, setting)
     return metrics
+
+
+def _throughput(
+    models: list[PathLike],
+    feeds: Mapping[int, list[Feeds]],
+    settings: Settings,
+    progress: Progress | None,
+    details: dict[str, Any],
+) -> Metrics:
+    """With one thread and with as many as latency has."""
+    real = {len(next(iter(some[0].values()))): some for some in feeds.values()}  # may be fixed
+    found = measure_throughput(
+        models,
+        dict(sorted(real.items())),
+        sorted({1, settings.options.resolved().threads}),
+        settings.options,
+        launches=settings.protocol.launches,
+        seed=settings.protocol.seed,
+        progress=progress,
+    )
+    details["throughput"] = found.to_json()
+    return found.metrics()
 
 
 def _latency(

@@ -22,6 +22,7 @@ from onnxtrim.bench.json_reader import JsonReader, parse_line
 from onnxtrim.bench.latency_metrics import latency_warnings
 from onnxtrim.bench.launches import LatencyResult
 from onnxtrim.bench.results import Metric, Metrics
+from onnxtrim.bench.throughput import ThroughputResult
 from onnxtrim.bench.verdict import Verdict, non_inferior
 
 SCHEMAS = ("onnxtrim.bench/1", "onnxtrim.compare/1")
@@ -64,6 +65,8 @@ def load_result(path: str | os.PathLike[str]) -> Measurement:
     try:
         metrics = _metrics(value.get("metrics", dict))
         again = memory_from_details(details, arena=bool(options["arena"]))
+        if "throughput" in details:
+            again |= ThroughputResult.from_json(details["throughput"]).metrics()
         found = Measurement(
             metrics=metrics | again,
             model=value.get("candidate" if pair else "model", dict),

@@ -3,10 +3,10 @@
 Run as ``python -m onnxtrim.bench.worker`` by :mod:`onnxtrim.bench.arms`; imports numpy and
 ONNX Runtime only. While it is another process's turn it sleeps in ``read()``.
 
-Commands: ``{"do": "open" | "warm_up" | "floor" | "round" | "memory", ...}``; the arguments are
-those of the methods of :class:`Worker` with these names, the answers what they return. A failure
-is ``{"error": <one line>, "input": <whether the user's input is to blame>}``. End of input ends
-the process.
+Commands: ``{"do": "open" | "warm_up" | "floor" | "round" | "throughput" | "memory", ...}``; the
+arguments are those of the methods of :class:`Worker` with these names, the answers what they
+return. A failure is ``{"error": <one line>, "input": <whether the user's input is to blame>}``.
+End of input ends the process.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 import signal
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -129,6 +130,30 @@ class Worker:
             "wait_ns": None if wait is None or wait_after is None else wait_after - wait,
             "switches": _switches() - switches,
             "joules": self._energy.since(energy),
+        }
+
+    def throughput(self, clients: int, length: float) -> dict[str, Any]:
+        """So many threads call one after another for so many seconds; calls that ended count."""
+        counts = [0] * clients
+        begin = time.perf_counter()
+
+        def work(client: int) -> None:
+            place = client
+            while time.perf_counter() - begin < length:
+                self._calls[place % len(self._calls)]()
+                place += clients
+                counts[client] += 1
+
+        threads = [threading.Thread(target=work, args=(client,)) for client in range(clients)]
+        cpu, start = time.process_time_ns(), time.perf_counter_ns()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return {
+            "calls": sum(counts),
+            "wall_ns": time.perf_counter_ns() - start,
+            "cpu_ns": time.process_time_ns() - cpu,
         }
 
     def memory(self, model: str, feeds: str, options: dict[str, Any], runs: int) -> dict[str, Any]:

@@ -226,6 +226,6 @@ def _decimals(value: float) -> str:
     return f"{{:.{max(digits, 0)}f}}"
 
 
-_UNITS = {"ms": " ms", "points": " pp"}
+_UNITS = {"ms": " ms", "points": " pp", "samples/s": " /s", "s/sample": " s", "J": " J"}
 _SHOW = {"ratio": "{:.3f}", "share": "{:.2%}", "points": "{:+.2f}"}
 _NUMBER = re.compile(r"$|[-+]?\d")

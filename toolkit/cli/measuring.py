@@ -74,6 +74,16 @@ _OWN = (
         metavar="MS",
         help="Tell the share of calls that take longer.",
     ),
+    click.option(
+        "--throughput",
+        is_flag=False,
+        flag_value=8,
+        default=0,
+        type=click.IntRange(min=1),
+        metavar="[BATCH]",
+        help="Also samples per second, of one thread and of all, for one sample (or --batch) per"
+        " call and for so many (8).",
+    ),
     click.option("--plain-call", is_flag=True, help="Call 'run', not 'run_with_iobinding'."),
     click.option(
         "-e", "--provider", default="cpu", show_default=True, help="Execution provider, as cpu."
@@ -143,6 +153,7 @@ def settings(
         budget_ms=own.get("budget_ms"),
         latency=not no_latency,
         memory=not no_memory,
+        throughput=own.get("throughput") or 0,
         both_arenas=bool(own),
     )
 
