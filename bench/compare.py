@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from onnxtrim.bench.accuracy import compare_accuracy, measure_accuracy
 from onnxtrim.bench.data import DataSource, InputSpec, open_data
+from onnxtrim.bench.denormals import count_denormals, denormal_warning, denormals_to_json
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.latency import compare_latency, measure_latency
 from onnxtrim.bench.launches import LatencyResult
@@ -85,7 +86,8 @@ class Measurement:
         original: The same of the original.
         settings: How it was measured.
         machine: Where it was measured.
-        details: Values behind the metrics: launches, memory repeats, accuracy counts, the data.
+        details: Values behind the metrics: launches, memory repeats, accuracy counts, the data,
+            subnormal weights.
         warnings: What makes the figures less trustworthy, in words.
         latency: All rounds, if latency was measured.
     """
@@ -166,8 +168,10 @@ def _measure(
     machine = fingerprint()
     sizes = [model_size(model) for model in models]
     metrics = size_metrics(sizes[0], sizes[1] if len(models) == 2 else None)
+    denormals = [count_denormals(model) for model in models]
     details: dict[str, Any] = {
         "parameters": sizes[0].parameters,
+        "denormals": dict(zip(_ROLES, map(denormals_to_json, denormals), strict=False)),
         "feeds": "random" if source is None else "data",
     }
     if source is not None and settings.accuracy:
@@ -184,9 +188,9 @@ def _measure(
         details["latency"] = latency.to_json()
     if source is not None:
         details["data"] = _about(source)
-    used = []
+    used = [*filter(None, map(denormal_warning, models, denormals))]
     if source is not None and labelled and settings.accuracy:
-        used = _used_before(models[0], source, settings)
+        used += _used_before(models[0], source, settings)
     return Measurement(
         metrics=metrics,
         model=_identity(models[0]),
