@@ -20,7 +20,8 @@ from onnxtrim.bench.launches import LatencyResult
 from onnxtrim.bench.machine import default_threads, fingerprint
 from onnxtrim.bench.memory import RUNS, MemoryResult, measure_memory, memory_metrics
 from onnxtrim.bench.model_file import model_sha256
-from onnxtrim.bench.results import Metrics, metrics_to_json
+from onnxtrim.bench.profile import channel_block, describe, describe_pair, profile_models
+from onnxtrim.bench.results import Metric, Metrics, metrics_to_json
 from onnxtrim.bench.session import Feeds, RunOptions, Sizes, open_session, random_feeds
 from onnxtrim.bench.signature import check_models
 from onnxtrim.bench.size import model_size, size_metrics
@@ -50,6 +51,7 @@ class Settings:
         latency: Whether to measure latency and load time.
         memory: Whether to measure memory.
         accuracy: Whether to measure accuracy, if there is data.
+        profile: Whether to tell where the time goes, layer by layer; slow and apart.
     """
 
     options: RunOptions = field(default_factory=RunOptions)
@@ -62,6 +64,7 @@ class Settings:
     latency: bool = True
     memory: bool = True
     accuracy: bool = True
+    profile: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("batch", 1), ("eval_batch", 1), ("launches", 2), ("rounds", 2)):
@@ -87,7 +90,7 @@ class Measurement:
         settings: How it was measured.
         machine: Where it was measured.
         details: Values behind the metrics: launches, memory repeats, accuracy counts, the data,
-            subnormal weights.
+            subnormal weights, the profile.
         warnings: What makes the figures less trustworthy, in words.
         latency: All rounds, if latency was measured.
     """
@@ -186,6 +189,9 @@ def _measure(
         latency = _latency(models, feeds, settings, progress)
         metrics |= latency.metrics()
         details["latency"] = latency.to_json()
+    if settings.profile:
+        ratio = metrics.get("latency.p50.ratio")
+        details["profile"] = _profile(models, feeds, settings, progress, ratio)
     if source is not None:
         details["data"] = _about(source)
     used = [*filter(None, map(denormal_warning, models, denormals))]
@@ -250,6 +256,21 @@ def _latency(
     if len(models) == 1:
         return measure_latency(models[0], feeds, settings.options, **numbers)
     return compare_latency(models[1], models[0], feeds, settings.options, **numbers)
+
+
+def _profile(
+    models: list[PathLike],
+    feeds: list[Feeds],
+    settings: Settings,
+    progress: Progress | None,
+    p50_ratio: Metric | None,
+) -> dict[str, Any]:
+    profiles = profile_models(models, feeds, settings.options, progress=progress)
+    if len(models) == 1:
+        return describe(profiles[0])
+    block = channel_block(fingerprint()["cpu_flags"])
+    value = None if p50_ratio is None else p50_ratio.value
+    return describe_pair(profiles[1], profiles[0], block, value)
 
 
 def _identity(model: PathLike) -> dict[str, str]:
