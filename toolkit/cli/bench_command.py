@@ -16,8 +16,10 @@ from onnxtrim.toolkit.cli.common import (
     warn,
     with_json,
     with_measuring,
+    with_profile,
     with_shape,
 )
+from onnxtrim.toolkit.cli.layers import print_profile
 from onnxtrim.toolkit.cli.metrics import print_metrics
 
 
@@ -33,6 +35,7 @@ from onnxtrim.toolkit.cli.metrics import print_metrics
 )
 @with_shape
 @with_measuring
+@with_profile
 @with_json
 def command(
     model: Path,
@@ -63,3 +66,5 @@ def command(
         print_json({**result.to_json(), "schema": "onnxtrim.bench/1"})
     else:
         print_metrics(str(model), result.metrics, paired=against is not None)
+        if chosen.profile:
+            print_profile(result.details["profile"])

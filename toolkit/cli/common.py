@@ -115,6 +115,15 @@ def with_measuring(function: F) -> F:
     return with_threads(function)
 
 
+def with_profile(function: F) -> F:
+    """Add ``--profile``."""
+    return click.option(
+        "--profile",
+        is_flag=True,
+        help="Also show where the time goes, layer by layer, in a profile apart.",
+    )(function)
+
+
 def settings(
     threads: int | None,
     launches: int,
@@ -124,6 +133,7 @@ def settings(
     no_latency: bool,
     no_memory: bool,
     shapes: Sequence[str] = (),
+    profile: bool = False,
 ) -> Settings:
     """The settings that :func:`with_measuring` asked for."""
     return Settings(
@@ -135,6 +145,7 @@ def settings(
         sizes=parse_shapes(shapes),
         latency=not no_latency,
         memory=not no_memory,
+        profile=profile,
     )
 
 

@@ -16,8 +16,10 @@ from onnxtrim.toolkit.cli.common import (
     warn,
     with_json,
     with_measuring,
+    with_profile,
     with_shape,
 )
+from onnxtrim.toolkit.cli.layers import print_profile
 from onnxtrim.toolkit.cli.metrics import print_metrics
 
 
@@ -32,6 +34,7 @@ from onnxtrim.toolkit.cli.metrics import print_metrics
 )
 @with_shape
 @with_measuring
+@with_profile
 @with_json
 def command(
     original: Path,
@@ -58,5 +61,7 @@ def command(
         print_json(result.to_json())
         return
     print_metrics(f"{candidate} against {original}", result.metrics, paired=True)
+    if chosen.profile:
+        print_profile(result.details["profile"])
     if "accuracy.top1" not in result.metrics:
         say("no accuracy: give samples with labels by --eval")
