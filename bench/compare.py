@@ -4,33 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Union
 
 from numpy.typing import NDArray
 
-from onnxtrim.bench import looks
 from onnxtrim.bench.accuracy import compare_accuracy, measure_accuracy
 from onnxtrim.bench.data import DataSource, InputSpec, open_data
+from onnxtrim.bench.denormals import count_denormals, denormal_warning, denormals_to_json
 from onnxtrim.bench.errors import InputError, WorkerError
-from onnxtrim.bench.latency import Protocol, compare_latency, measure_latency
-from onnxtrim.bench.latency_metrics import (
-    latency_metrics,
-    latency_verdict,
-    latency_warnings,
-    ratio_above_floor,
-    smallest_effect,
-)
-from onnxtrim.bench.launches import CANDIDATE, LatencyResult
+from onnxtrim.bench.latency import compare_latency, measure_latency
+from onnxtrim.bench.launches import LatencyResult
 from onnxtrim.bench.machine import default_threads, fingerprint
-from onnxtrim.bench.memory import RUNS, MemoryResult, measure_memory, memory_metrics
-from onnxtrim.bench.metrics import TOP1
+from onnxtrim.bench.measurement import ROLES, Measurement, memory_from_details
+from onnxtrim.bench.memory import RUNS, MemoryResult, measure_memory
 from onnxtrim.bench.model_file import has_onnx, model_sha256
-from onnxtrim.bench.results import Metrics, metrics_to_json
-from onnxtrim.bench.session import Feeds, RunOptions, Sizes, open_session, random_feeds
+from onnxtrim.bench.profile import channel_block, describe, describe_pair, profile_models
+from onnxtrim.bench.results import Metrics
+from onnxtrim.bench.session import Feeds, open_session, random_feeds
+from onnxtrim.bench.settings import Settings
 from onnxtrim.bench.signature import check_models
 from onnxtrim.bench.size import file_metrics, model_size, size_metrics
 from onnxtrim.bench.throughput import measure_throughput
@@ -41,154 +35,8 @@ PathLike = Union[str, "os.PathLike[str]"]
 Data = Union[DataSource, PathLike, Mapping[str, NDArray[Any]]]  # noqa: UP007  (Python 3.9)
 
 FEEDS = 8  # different inputs that the measured calls cycle through
-_ROLES = ("model", "original")
 _PURPOSES = ("calibration", "validation", "distillation")
 _CHANGES = ("cpu", "cpus", "cpu_quota", "governor", "onnxruntime")  # must not, while measuring
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What to measure, and how.
-
-    Attributes:
-        options: How ONNX Runtime runs the models.
-        protocol: How latency is measured; its seed is that of random inputs, too.
-        batch: Samples per call in latency and memory, where the model leaves that free.
-        eval_batch: Samples per call in accuracy, likewise.
-        sizes: Free dimensions of random inputs, see ``random_feeds``.
-        budget_ms: Time that a call may take, for the share of calls over it.
-        latency: Whether to measure latency and load time.
-        memory: Whether to measure memory.
-        throughput: Samples per call, beside ``batch``, with which throughput is measured; 0 for no
-            throughput.
-        both_arenas: Whether also with the other setting of the memory arena.
-        accuracy: Whether to measure accuracy, if there is data.
-        metrics: What accuracy is in a comparison: names of :mod:`onnxtrim.bench.metrics`, or
-            ``"top1"``; none for top-1 if there are labels.
-        max_drop: Percentage points of top-1 accuracy that a candidate may lose; judged in a
-            comparison, see :func:`onnxtrim.bench.verdict.non_inferior`.
-    """
-
-    options: RunOptions = field(default_factory=RunOptions)
-    protocol: Protocol = field(default_factory=Protocol)
-    batch: int = 1
-    eval_batch: int = 256
-    sizes: Sizes = field(default_factory=dict)
-    budget_ms: float | None = None
-    latency: bool = True
-    memory: bool = True
-    throughput: int = 0
-    both_arenas: bool = False
-    accuracy: bool = True
-    metrics: tuple[str, ...] = ()
-    max_drop: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, least in (("batch", 1), ("eval_batch", 1), ("throughput", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}; give {least} or more")
-        if self.budget_ms is not None and not 0 < self.budget_ms < math.inf:
-            raise InputError(f"budget_ms is {self.budget_ms}; give a time above 0")
-        if self.max_drop is None:
-            return
-        if not 0 <= self.max_drop < 100:
-            raise InputError(f"max_drop is {self.max_drop}; give percentage points below 100")
-        if not self.accuracy or (self.metrics and TOP1 not in self.metrics):
-            raise InputError("max_drop judges top-1 accuracy, which is not measured; add top1")
-
-    def to_json(self) -> dict[str, Any]:
-        """The settings as JSON values, threads written out."""
-        names = (
-            "batch",
-            "eval_batch",
-            "budget_ms",
-            "latency",
-            "memory",
-            "throughput",
-            "both_arenas",
-        )
-        mine = {name: getattr(self, name) for name in names}
-        mine |= {"metrics": list(self.metrics), "max_drop": self.max_drop}
-        return {**self.options.to_json(), **asdict(self.protocol), **mine}
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What was measured of a model (``original`` is ``None``) or of two.
-
-    Attributes:
-        metrics: By name; the plain names are the model's or the candidate's.
-        model: ``{"path", "sha256"}`` of the model or the candidate.
-        original: The same of the original.
-        settings: How it was measured.
-        machine: Where it was measured.
-        details: Values behind the metrics: launches, memory repeats, accuracy counts with what
-            came of every class and the verdict, the data.
-        warnings: What makes the figures less trustworthy, in words.
-        latency: All rounds, if latency was measured.
-        verdict: What is said about the accuracy that may be lost, if something was asked.
-        verdict: Whether the candidate is not worse than ``max_drop`` allows, if that was asked.
-    """
-
-    metrics: Metrics
-    model: dict[str, str]
-    original: dict[str, str] | None
-    settings: dict[str, Any]
-    machine: dict[str, Any]
-    details: dict[str, Any]
-    warnings: tuple[str, ...]
-    latency: LatencyResult | None
-    verdict: Verdict | None = None
-
-    def with_latency(self, latency: LatencyResult, broken: str = "") -> Measurement:
-        """The same with latency, its metrics, warnings and, for a limit, the verdict.
-
-        Args:
-            latency: What was measured.
-            broken: Why no verdict may be passed on it, if so.
-        """
-        about = latency.to_json()
-        limit = self.settings["limit"]
-        if len(latency.calls) > CANDIDATE:
-            about["ratio_above_floor"] = ratio_above_floor(latency)
-            about["smallest_effect"] = smallest_effect(latency)
-        if limit is not None and len(latency.calls) > CANDIDATE:
-            verdict = latency_verdict(latency, limit)
-            if broken:
-                verdict = looks.undecided(latency.logs(0.5), limit, broken, broken=True)
-            about["verdict"] = verdict.to_json()
-        return replace(
-            self,
-            metrics=self.metrics | latency_metrics(latency, self.settings["budget_ms"]),
-            details={**self.details, "latency": about},
-            warnings=(*self.warnings, *latency_warnings(latency)),
-            latency=latency,
-        )
-
-    @property
-    def latency_verdict(self) -> looks.Verdict | None:
-        """What is said about the limit of latency, if there was one."""
-        found = self.details.get("latency", {}).get("verdict")
-        return None if found is None else looks.Verdict(**found)
-
-    def to_json(self) -> dict[str, Any]:
-        """``onnxtrim.bench/1``, or ``onnxtrim.compare/1`` with ``original`` and ``candidate``."""
-        if self.original is None:
-            head: dict[str, Any] = {"schema": "onnxtrim.bench/1", "model": self.model}
-        else:
-            head = {
-                "schema": "onnxtrim.compare/1",
-                "original": self.original,
-                "candidate": self.model,
-            }
-        return {
-            **head,
-            "metrics": metrics_to_json(self.metrics),
-            "options": self.settings,
-            "machine": self.machine,
-            "details": self.details,
-            "warnings": list(self.warnings),
-        }
 
 
 def compare(
@@ -243,10 +91,14 @@ def _measure(
     feeds, labelled = _feeds(inputs, source, settings)
     machine = fingerprint()
     details: dict[str, Any] = {"feeds": "random" if source is None else "data"}
+    used: list[str] = []
     if has_onnx():
         sizes = [model_size(model) for model in models]
         metrics = size_metrics(sizes[0], sizes[1] if len(models) == 2 else None)
         details["parameters"] = sizes[0].parameters
+        denormals = [count_denormals(model) for model in models]
+        details["denormals"] = dict(zip(ROLES, map(denormals_to_json, denormals)))
+        used += filter(None, map(denormal_warning, models, denormals))
     else:
         metrics = file_metrics(models)
     verdict = None
@@ -265,9 +117,8 @@ def _measure(
         metrics |= _throughput(models, some, settings, progress, details)
     if source is not None:
         details["data"] = _about(source)
-    used = []
     if source is not None and labelled and settings.accuracy:
-        used = _used_before(models[0], source, settings)
+        used += _used_before(models[0], source, settings)
     whole = Measurement(
         metrics=metrics,
         model=_identity(models[0]),
@@ -280,7 +131,7 @@ def _measure(
         verdict=verdict,
     )
     if not settings.latency:
-        return whole
+        return _with_profile(whole, models, feeds, settings, progress)
     try:
         latency = _latency(models, feeds, settings, progress)
     except WorkerError as error:
@@ -291,7 +142,8 @@ def _measure(
     now = fingerprint()
     changed = [name for name in _CHANGES if now[name] != machine[name]]
     broken = f"{', '.join(changed)} of the machine changed meanwhile" if changed else ""
-    return whole.with_latency(latency, broken=broken)
+    whole = whole.with_latency(latency, broken=broken)
+    return _with_profile(whole, models, feeds, settings, progress)
 
 
 def _feeds(
@@ -360,20 +212,7 @@ def _memory(
 
 
 def _by_role(found: list[MemoryResult]) -> dict[str, Any]:
-    return {role: result.to_json() for role, result in zip(_ROLES, found)}
-
-
-def memory_from_details(details: Mapping[str, Any], *, arena: bool) -> Metrics:
-    """Metrics of the memory that ``details`` tell of; ``arena`` is the setting in use."""
-    metrics: Metrics = {}
-    other = ".arena_off" if arena else ".arena_on"
-    for name, setting in (("memory", ""), ("memory_other_arena", other)):
-        told = details.get(name, {})
-        results = [MemoryResult(tuple(told[role]["repeats"])) for role in _ROLES if role in told]
-        if results:
-            original = results[1] if len(results) > 1 else None
-            metrics |= memory_metrics(results[0], original, setting)
-    return metrics
+    return {role: result.to_json() for role, result in zip(ROLES, found)}
 
 
 def _throughput(
@@ -407,6 +246,26 @@ def _latency(
     return compare_latency(models[1], models[0], *rest)
 
 
+def _with_profile(
+    whole: Measurement,
+    models: list[PathLike],
+    feeds: list[Feeds],
+    settings: Settings,
+    progress: Progress | None,
+) -> Measurement:
+    if not settings.profile:
+        return whole
+    profiles = profile_models(models, feeds, settings.options, progress=progress)
+    if len(models) == 1:
+        found = describe(profiles[0])
+    else:
+        ratio = whole.metrics.get("latency.p50.ratio")
+        block = channel_block(whole.machine["cpu_flags"])
+        value = None if ratio is None else ratio.value
+        found = describe_pair(profiles[1], profiles[0], block, value)
+    return replace(whole, details={**whole.details, "profile": found})
+
+
 def _identity(model: PathLike) -> dict[str, str]:
     return {"path": str(model), "sha256": model_sha256(model)}
 
@@ -432,7 +291,7 @@ def _warnings(settings: Settings, memory: list[MemoryResult]) -> list[str]:
     threads, useful = settings.options.resolved().threads, default_threads()
     if threads > useful:
         found.append(f"{threads} threads on {useful} usable CPUs: latency is not representative")
-    for role, result in zip(_ROLES, memory):
+    for role, result in zip(ROLES, memory):
         if result.growing:
             found.append(f"memory of the {role} still grows after {RUNS} runs")
         if result.unsteady:

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from onnxtrim.bench.compare import Measurement, memory_from_details
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.files import atomic_path, check_target, sha256_file, write_json
 from onnxtrim.bench.json_reader import JsonReader, parse_line
 from onnxtrim.bench.latency_metrics import latency_warnings
 from onnxtrim.bench.launches import LatencyResult
+from onnxtrim.bench.measurement import Measurement, memory_from_details
 from onnxtrim.bench.results import Metric, Metrics
 from onnxtrim.bench.throughput import ThroughputResult
 from onnxtrim.bench.verdict import Verdict, non_inferior

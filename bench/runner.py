@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import onnxtrim
-from onnxtrim.bench.compare import Settings, bench_model, compare
+from onnxtrim.bench.compare import bench_model, compare
 from onnxtrim.bench.errors import OnnxtrimError, WorkerError
 from onnxtrim.bench.files import atomic_path
 from onnxtrim.bench.latency import Protocol
 from onnxtrim.bench.looks import CODES
 from onnxtrim.bench.result_file import save_result
 from onnxtrim.bench.session import RunOptions
+from onnxtrim.bench.settings import Settings
 
 _MAIN = "import sys\n\nfrom onnxtrim.bench.runner import main\n\nsys.exit(main())\n"
 

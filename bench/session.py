@@ -100,6 +100,7 @@ def open_session(
     optimise: bool = True,
     weights: Path | None = None,
     shared_arena: bool = False,
+    profile_to: Path | None = None,
 ) -> ort.InferenceSession:
     """Open a session.
 
@@ -109,6 +110,7 @@ def open_session(
         optimise: Whether ONNX Runtime may rewrite the graph.
         weights: Folder of the external data of a model that is given as bytes.
         shared_arena: Whether to take memory from the arena of the process, which may be limited.
+        profile_to: Begin of the name of a file for ONNX Runtime's profile; none without it.
 
     Raises:
         InputError: ONNX Runtime refuses the model, or lacks the provider.
@@ -123,7 +125,7 @@ def open_session(
     try:
         session = ort.InferenceSession(
             model if isinstance(model, bytes) else str(model),
-            _session_options(options, optimise, weights, shared_arena),
+            _session_options(options, optimise, weights, shared_arena, profile_to),
             providers=[options.provider],
         )
     except Exception as error:  # ORT's exceptions have no common base
@@ -199,7 +201,11 @@ def _providers() -> list[str]:
 
 
 def _session_options(
-    options: RunOptions, optimise: bool, weights: Path | None, shared_arena: bool
+    options: RunOptions,
+    optimise: bool,
+    weights: Path | None,
+    shared_arena: bool,
+    profile_to: Path | None,
 ) -> ort.SessionOptions:
     ort.set_default_logger_severity(4)  # it has no logger of the session where it allocates
     settings = ort.SessionOptions()
@@ -222,6 +228,9 @@ def _session_options(
         settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         # Packing copies weights that are mapped from a file.
         settings.add_session_config_entry("session.disable_prepacking", "1")
+    if profile_to is not None:
+        settings.enable_profiling = True
+        settings.profile_file_prefix = str(profile_to)
     if weights is not None:
         key = "session.model_external_initializers_file_folder_path"
         settings.add_session_config_entry(key, str(weights))

@@ -3,10 +3,10 @@
 Run as ``python -m onnxtrim.bench.worker`` by :mod:`onnxtrim.bench.arms`; imports numpy and
 ONNX Runtime only. While it is another process's turn it sleeps in ``read()``.
 
-Commands: ``{"do": "open" | "warm_up" | "floor" | "round" | "throughput" | "memory", ...}``; the
-arguments are those of the methods of :class:`Worker` with these names, the answers what they
-return. A failure is ``{"error": <one line>, "input": <whether the user's input is to blame>}``.
-End of input ends the process.
+Commands: ``{"do": "open" | "warm_up" | "floor" | "round" | "throughput" | "memory" | "profile",
+...}``; the arguments are those of the methods of :class:`Worker` with these names, the answers
+what they return. A failure is ``{"error": <one line>, "input": <whether the user's input is to
+blame>}``. End of input ends the process.
 """
 
 from __future__ import annotations
@@ -186,6 +186,22 @@ class Worker:
             "steady_pss": steady,
             "method": "hwm" if reset else "maxrss",
         }
+
+    def profile(
+        self,
+        model: str,
+        feeds: str,
+        options: dict[str, Any],
+        folder: str,
+        runs: int,
+        copy: str | None = None,
+    ) -> dict[str, Any]:
+        """Kernel times of the nodes; see ``bench.profiler``."""
+        from onnxtrim.bench.profiler import profile_nodes
+        from onnxtrim.bench.session import RunOptions
+
+        settings = RunOptions(**options)
+        return profile_nodes(model, _load_feeds(feeds), settings, Path(folder), runs, copy)
 
     def _timed_call(self, pause: float = 0.0, extra_ns: int = 0) -> int:
         call = self._calls[self._position % len(self._calls)]

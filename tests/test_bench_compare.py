@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from onnxtrim.bench.compare import Settings, bench_model, compare
+from onnxtrim.bench.compare import bench_model, compare
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.files import sha256_file
 from onnxtrim.bench.latency import Protocol
 from onnxtrim.bench.session import RunOptions, open_session
+from onnxtrim.bench.settings import Settings
 from onnxtrim.bench.verdict import non_inferior
 from tests.bench_models import save_graph, save_mlp
 

@@ -11,11 +11,13 @@ import pytest
 
 from onnxtrim.bench import looks
 from onnxtrim.bench.arms import Arm
-from onnxtrim.bench.compare import Measurement, Settings, compare
+from onnxtrim.bench.compare import compare
 from onnxtrim.bench.errors import InputError, WorkerError
 from onnxtrim.bench.latency import Protocol
+from onnxtrim.bench.measurement import Measurement
 from onnxtrim.bench.result_file import load_result, raw_path, save_result
 from onnxtrim.bench.session import RunOptions
+from onnxtrim.bench.settings import Settings
 from tests.bench_models import save_mlp
 from tests.cli import run
 

@@ -11,11 +11,12 @@ import pytest
 
 from onnxtrim.bench import throughput
 from onnxtrim.bench.arms import Arm
-from onnxtrim.bench.compare import Settings, compare
+from onnxtrim.bench.compare import compare
 from onnxtrim.bench.errors import InputError, WorkerError
 from onnxtrim.bench.latency import Protocol
 from onnxtrim.bench.result_file import load_result, save_result
 from onnxtrim.bench.session import RunOptions
+from onnxtrim.bench.settings import Settings
 from onnxtrim.bench.throughput import ThroughputResult, measure_throughput
 from tests.bench_models import save_mlp
 

@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxtrim.bench.compare import Settings
 from onnxtrim.bench.errors import InputError, NothingToRemoveError
 from onnxtrim.bench.latency import Protocol
 from onnxtrim.bench.run_folder import load_run
 from onnxtrim.bench.session import RunOptions
+from onnxtrim.bench.settings import Settings
 from onnxtrim.bench.size import model_size
 from onnxtrim.toolkit import sweep as module
 from onnxtrim.toolkit.apply import apply_plan

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxtrim.bench.compare import Settings
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.latency import Protocol
+from onnxtrim.bench.settings import Settings
 from onnxtrim.toolkit.grid import DEFAULT_GRID, Point, read_grid
 from onnxtrim.toolkit.sweep import SweepOptions, sweep
 from tests.zoo import ZOO

@@ -8,7 +8,6 @@ from typing import Any
 import click
 import numpy as np
 
-from onnxtrim.bench.compare import Settings
 from onnxtrim.bench.errors import InputError, MissingExtraError
 from onnxtrim.bench.files import atomic_path, read_json, write_json
 from onnxtrim.bench.latency import Protocol
@@ -16,6 +15,7 @@ from onnxtrim.bench.report.page import write_report
 from onnxtrim.bench.report.pictures import write_plots
 from onnxtrim.bench.run_folder import Run, choose
 from onnxtrim.bench.session import RunOptions
+from onnxtrim.bench.settings import Settings
 from onnxtrim.toolkit.cli.candidates import print_run, sweep_json
 from onnxtrim.toolkit.cli.common import Report, number, print_json, progress_bar, say, with_json
 from onnxtrim.toolkit.demo import DATA, DemoData, load_data, train_network
