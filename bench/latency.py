@@ -60,11 +60,10 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.launches < 2:
             raise InputError(f"launches is {self.launches}; an interval needs at least 2")
-        if self.rounds < 2 or self.rounds % 2 or self.round_ms <= 0:
-            raise InputError(
-                f"rounds is {self.rounds} and round_ms {self.round_ms}; give an even number of"
-                " rounds from 2 on and a positive length"
-            )
+        if self.rounds < 2 or self.rounds % 2:
+            raise InputError(f"rounds is {self.rounds}; give an even number from 2 on")
+        if not 0 < self.round_ms < math.inf:
+            raise InputError(f"round_ms is {self.round_ms}; give a length above 0")
         if self.limit is not None and not 0 < self.limit < math.inf:
             raise InputError(f"limit is {self.limit}; give a ratio above 0, such as 0.8 or 1.02")
         if not 0 <= self.hertz < math.inf:

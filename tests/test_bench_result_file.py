@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import fastjsonschema
 import numpy as np
 import pytest
 
+from onnxtrim import bench
 from onnxtrim.bench import looks
 from onnxtrim.bench.arms import Arm
 from onnxtrim.bench.compare import compare
@@ -45,6 +47,25 @@ def test_read_back_is_the_same(result: Measurement, tmp_path: Path) -> None:
     assert again.latency == result.latency
     assert again.metrics["latency.over_budget_rate.original"].value > 0
     assert "memory.run_peak.arena_off.ratio" in again.metrics
+
+
+@pytest.mark.parametrize("damage", [None, "schema", "metrics", "model"])
+def test_follows_the_schema(result: Measurement, tmp_path: Path, damage: str | None) -> None:
+    schema = json.loads(
+        Path(bench.__file__).with_name("schemas").joinpath("result.json").read_text()
+    )
+    path = tmp_path / "result.json"
+    save_result(result, path)
+    value = json.loads(path.read_text())
+    if damage == "model":
+        value["model"] = value["candidate"]
+    elif damage is not None:
+        value[damage] = "something else"
+    if damage is None:
+        check(value)
+        return
+    with pytest.raises(fastjsonschema.JsonSchemaException):
+        check(value)
 
 
 def test_figures_are_computed_anew(result: Measurement, tmp_path: Path) -> None:

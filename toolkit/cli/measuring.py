@@ -80,7 +80,6 @@ _OWN = (
         "--throughput",
         is_flag=False,
         flag_value=8,
-        default=0,
         type=click.IntRange(min=1),
         metavar="[BATCH]",
         help="Also samples per second, of one thread and of all, for one sample (or --batch) per"
