@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxtrim.bench.data import Batch, DataSource
+from onnxtrim.bench.bootstrap import paired_bootstrap
+from onnxtrim.bench.data import DataSource
 from onnxtrim.bench.errors import InputError
+from onnxtrim.bench.gathered import Gathered, SampleMean
+from onnxtrim.bench.metrics import TOP1, find_metric, top1_sums
+from onnxtrim.bench.predictions import ClassRows, Seen, class_rows, is_class_scores
 from onnxtrim.bench.results import Metric, Metrics
 from onnxtrim.bench.session import RunOptions, open_session, run
+from onnxtrim.bench.slices import ClassCounts
 from onnxtrim.bench.stats import Interval, clopper_pearson, mcnemar_p, tango_interval
 
 Progress = Callable[[str, int, int], None]
-PathLike = str | os.PathLike[str]
+PathLike = Union[str, "os.PathLike[str]"]
 
 
 @dataclass
 class AccuracyCounts:
     """What is counted while the samples stream by; ``first`` is the original.
 
+    Where samples have steps, ``right``, ``losses`` and ``gains`` count steps.
+
     Attributes:
         samples: All samples.
-        labelled: Samples with a label.
+        labelled: Samples with a label, if top-1 accuracy is measured.
         right: Labelled samples that each model has right.
         losses: Right in the first, wrong in the second.
         gains: Wrong in the first, right in the second.
@@ -35,6 +42,8 @@ class AccuracyCounts:
         agreements: Samples to which both give the same class.
         squared_error: Sum of squared differences of the outputs.
         squared_output: Sum of squares of the first model's outputs.
+        steps: Top-1 accuracy over steps, if samples have steps.
+        classes: The same counts for each class of the labels.
     """
 
     samples: int = 0
@@ -46,12 +55,24 @@ class AccuracyCounts:
     agreements: int = 0
     squared_error: float = 0.0
     squared_output: float = 0.0
+    steps: SampleMean | None = None
+    classes: ClassCounts = field(default_factory=ClassCounts)
 
     def relative_error(self) -> float | None:
         """‖second − first‖ / ‖first‖ over all first outputs; ``None`` if that is no number."""
         if self.squared_output == 0 or not math.isfinite(self.squared_error + self.squared_output):
             return None
         return math.sqrt(self.squared_error / self.squared_output)
+
+    def to_json(self) -> dict[str, Any]:
+        """The counts as they stand in result files, with what came of every class."""
+        return {
+            "samples": self.samples,
+            "losses": self.losses,
+            "gains": self.gains,
+            "relative_error": self.relative_error(),
+            "classes": self.classes.to_json(independent=self.steps is None),
+        }
 
 
 def measure_accuracy(
@@ -74,17 +95,18 @@ def measure_accuracy(
         InputError: The outputs or the labels do not fit, or there are no labels.
     """
     session = open_session(model, options or RunOptions())
-    counts = AccuracyCounts()
+    samples = right = 0
     for part in data.batches(batch):
-        scores = run(session, part.feeds, str(model))[0]
-        classes = _classes(scores, part, str(model), counts.samples)
-        counts.samples += len(part)
-        if part.labels is None:
-            raise InputError(f"{data.name}: has no labels, so accuracy can't be measured")
-        _check_labels(part.labels, scores, data.name)
-        counts.right[0] += int(np.count_nonzero(classes == part.labels))
-        _report(progress, counts.samples, data)
-    return {"accuracy.top1": _share(clopper_pearson(counts.right[0], counts.samples))}
+        outputs = (run(session, part.feeds, str(model)),)
+        seen = Seen(outputs, part.labels, len(part), samples, (str(model),), data.name)
+        seen.need_labels("accuracy")
+        rows = class_rows(seen)
+        if rows.steps:
+            raise InputError(f"{data.name}: labels have steps; compare two models to measure that")
+        right += int(np.count_nonzero(rows.classes()[0] == rows.labels))
+        samples += len(part)
+        _report(progress, samples, data)
+    return {"accuracy.top1": _share(clopper_pearson(right, samples))}
 
 
 def compare_accuracy(
@@ -94,53 +116,81 @@ def compare_accuracy(
     options: RunOptions | None = None,
     batch: int = 256,
     progress: Progress | None = None,
+    *,
+    metrics: Sequence[str] = (),
+    seed: int = 0,
 ) -> tuple[Metrics, AccuracyCounts]:
-    """Top-1 accuracy of both models on the same samples, and how the candidate differs.
+    """Metrics of both models on the same samples, and how the candidate differs.
 
-    With labels: the accuracies, their paired difference in percentage points (Tango's interval),
+    Top-1 accuracy: the accuracies, their paired difference in percentage points (Tango's interval),
     the exact McNemar p-value, and the share of negative flips (right before, wrong now; Yan et
     al., CVPR 2021, https://arxiv.org/abs/2011.09161). If the output is class
     scores: the share of samples that get the same class. Shares have Clopper–Pearson intervals.
 
+    Any other metric, and top-1 accuracy over steps, has the intervals of a paired bootstrap over
+    the samples, and is ``accuracy.NAME`` of the candidate, ``accuracy.NAME.original``, and
+    ``accuracy.NAME.delta``, the candidate's minus the original's (shares in percentage points).
+
     Args:
-        original: Its first output gives scores of shape ``(samples, classes)``.
+        original: Its first output gives scores of shape ``(samples, classes)``, or what the
+            metrics need (see :mod:`onnxtrim.bench.metrics`).
         candidate: Likewise.
         data: Samples, with or without labels.
         options: How to run both.
         batch: Samples at a time.
         progress: Called with ``("accuracy", done, total)``; the total is 0 if unknown.
+        metrics: Names of metrics, ``"top1"`` among them; none for top-1 if there are labels.
+        seed: Of the bootstrap.
 
     Raises:
-        InputError: The outputs or the labels do not fit.
+        InputError: The outputs or the labels do not fit, or there is no such metric.
     """
-    paths = [str(original), str(candidate)]
+    paths = (str(original), str(candidate))
+    gathered = {name: find_metric(name) for name in metrics if name != TOP1}
     sessions = [open_session(path, options or RunOptions()) for path in paths]
     counts = AccuracyCounts()
     for part in data.batches(batch):
-        scores = [run(s, part.feeds, p)[0] for s, p in zip(sessions, paths, strict=True)]
-        _add(counts, scores, part, paths, data.name)
+        outputs = tuple(run(s, part.feeds, p) for s, p in zip(sessions, paths))
+        seen = Seen(outputs, part.labels, len(part), counts.samples, paths, data.name)
+        _add(counts, seen, TOP1 in metrics or (not metrics and part.labels is not None))
+        for metric in gathered.values():
+            metric.add(seen)
         _report(progress, counts.samples, data)
     if counts.labelled not in (0, counts.samples):
         raise InputError(f"{data.name}: only {counts.labelled} of the samples have labels")
-    return _metrics(counts), counts
+    found = _metrics(counts, seed)
+    for name, metric in gathered.items():
+        found |= _bootstrapped(name, metric, seed)
+    return found, counts
 
 
-def _add(
-    counts: AccuracyCounts, scores: list[NDArray[Any]], part: Batch, paths: list[str], name: str
-) -> None:
-    """Check and count one batch; ``name`` is the data's."""
+def _add(counts: AccuracyCounts, seen: Seen, top1: bool) -> None:
+    """Check and count one batch."""
+    scores = [outputs[0] for outputs in seen.outputs]
     if scores[0].shape != scores[1].shape:
         raise InputError(
-            f"the outputs differ in shape: {paths[0]} gives {scores[0].shape},"
-            f" {paths[1]} gives {scores[1].shape}"
+            f"the outputs differ in shape: {seen.models[0]} gives {scores[0].shape},"
+            f" {seen.models[1]} gives {scores[1].shape}"
         )
     _count_error(counts, scores)
-    if part.labels is not None or _is_class_scores(scores[0], len(part)):
-        classes = [_classes(s, part, p, counts.samples) for s, p in zip(scores, paths, strict=True)]
-        if part.labels is not None:
-            _check_labels(part.labels, scores[0], name)
-        _count(counts, classes, part.labels)
-    counts.samples += len(part)
+    if top1:
+        seen.need_labels("top-1 accuracy")
+        rows = class_rows(seen)
+        _count(counts, rows)
+        counts.labelled += seen.samples
+        if rows.steps:
+            counts.steps = counts.steps or SampleMean(TOP1, top1_sums, "share")
+            counts.steps.add(seen)
+        else:
+            _count_agreements(counts, rows)
+    elif is_class_scores(scores[0], seen.samples) and not _has_numbers(seen):
+        _count_agreements(counts, class_rows(replace(seen, labels=None)))
+    counts.samples += seen.samples
+
+
+def _has_numbers(seen: Seen) -> bool:
+    """Whether the labels say that the output is no class scores."""
+    return seen.labels is not None and (seen.labels.ndim > 1 or seen.labels.dtype.kind == "f")
 
 
 def _count_error(counts: AccuracyCounts, scores: list[NDArray[Any]]) -> None:
@@ -150,39 +200,51 @@ def _count_error(counts: AccuracyCounts, scores: list[NDArray[Any]]) -> None:
         counts.squared_output += float(np.sum(first**2))
 
 
-def _count(
-    counts: AccuracyCounts, classes: list[NDArray[Any]], labels: NDArray[Any] | None
-) -> None:
-    counts.classed += len(classes[0])
-    counts.agreements += int(np.count_nonzero(classes[0] == classes[1]))
-    if labels is None:
-        return
-    right = [found == labels for found in classes]
-    counts.labelled += len(labels)
-    for index in range(2):
-        counts.right[index] += int(np.count_nonzero(right[index]))
-    counts.losses += int(np.count_nonzero(right[0] & ~right[1]))
-    counts.gains += int(np.count_nonzero(~right[0] & right[1]))
+def _count(counts: AccuracyCounts, rows: ClassRows) -> None:
+    assert rows.labels is not None
+    first, second = (found == rows.labels for found in rows.classes())
+    for index, right in enumerate((first, second)):
+        counts.right[index] += int(np.count_nonzero(right))
+    counts.losses += int(np.count_nonzero(first & ~second))
+    counts.gains += int(np.count_nonzero(~first & second))
+    counts.classes.add(rows.labels, first, second, rows.scores[0].shape[1])
 
 
-def _metrics(counts: AccuracyCounts) -> Metrics:
+def _count_agreements(counts: AccuracyCounts, rows: ClassRows) -> None:
+    first, second = rows.classes()
+    counts.classed += len(first)
+    counts.agreements += int(np.count_nonzero(first == second))
+
+
+def _metrics(counts: AccuracyCounts, seed: int) -> Metrics:
     count = counts.samples
     metrics: Metrics = {}
     if counts.classed == count:
         metrics["accuracy.agreement"] = _share(clopper_pearson(counts.agreements, count))
-    if counts.labelled:
-        delta = tango_interval(counts.losses, counts.gains, count)
+    if counts.steps is not None:  # steps of a sample are not independent
+        metrics |= _bootstrapped(TOP1, counts.steps, seed)
+    elif counts.labelled:
         p = mcnemar_p(counts.losses, counts.gains)
         metrics |= {
             "accuracy.top1": _share(clopper_pearson(counts.right[1], count)),
             "accuracy.top1.original": _share(clopper_pearson(counts.right[0], count)),
-            "accuracy.top1.delta": Metric(
-                100 * delta.value, 100 * delta.low, 100 * delta.high, "points"
-            ),
+            "accuracy.top1.delta": _points(tango_interval(counts.losses, counts.gains, count)),
             "accuracy.negative_flip_rate": _share(clopper_pearson(counts.losses, count)),
             "accuracy.mcnemar_p": Metric.exact(p, "share"),
         }
     return metrics
+
+
+def _bootstrapped(name: str, metric: Gathered, seed: int) -> Metrics:
+    found = paired_bootstrap(metric.resampled(), seed)
+    if math.isnan(found.delta.value):
+        raise InputError(f"metric {name}: no sample counts, so it has no value")
+    share = metric.unit == "share"
+    return {
+        f"accuracy.{name}": Metric(*found.candidate, metric.unit),
+        f"accuracy.{name}.original": Metric(*found.original, metric.unit),
+        f"accuracy.{name}.delta": _points(found.delta) if share else Metric(*found.delta, "value"),
+    }
 
 
 def _share(interval: Interval) -> Metric:
@@ -191,30 +253,6 @@ def _share(interval: Interval) -> Metric:
 
 def _points(interval: Interval) -> Metric:
     return Metric(100 * interval.value, 100 * interval.low, 100 * interval.high, "points")
-
-
-def _classes(scores: NDArray[Any], part: Batch, model: str, first: int) -> NDArray[Any]:
-    if not _is_class_scores(scores, len(part)):
-        raise InputError(
-            f"{model}: the first output has shape {scores.shape} for {len(part)} samples; top-1"
-            " accuracy needs (samples, classes) with at least 2 classes"
-        )
-    bad = np.isnan(scores).any(axis=1) if scores.dtype.kind == "f" else np.zeros(1, bool)
-    if bad.any():
-        raise InputError(f"{model}: the output is NaN for sample {first + int(np.argmax(bad))}")
-    return np.asarray(scores.argmax(axis=1))
-
-
-def _is_class_scores(scores: NDArray[Any], samples: int) -> bool:
-    return scores.ndim == 2 and scores.shape[0] == samples and scores.shape[1] >= 2
-
-
-def _check_labels(labels: NDArray[Any], scores: NDArray[Any], name: str) -> None:
-    if labels.min() < 0 or labels.max() >= scores.shape[1]:
-        raise InputError(
-            f"{name}: labels go from {labels.min()} to {labels.max()}, but the model has classes"
-            f" 0 to {scores.shape[1] - 1}"
-        )
 
 
 def _report(progress: Progress | None, done: int, data: DataSource) -> None:

@@ -17,7 +17,8 @@ class Batch:
 
     Attributes:
         feeds: One array per model input, shape ``(samples, ...)``.
-        labels: Integers of shape ``(samples,)``, or ``None``.
+        labels: Shape ``(samples, ...)``, or ``None``; integers of shape ``(samples,)`` unless the
+            data was opened with labels of any kind.
     """
 
     feeds: dict[str, NDArray[Any]]
@@ -47,7 +48,8 @@ def rebatch(blocks: Iterator[Batch], size: int) -> Iterator[Batch]:
 
 
 def _row_shapes(batch: Batch) -> list[tuple[int, ...]]:
-    return [array.shape[1:] for array in batch.feeds.values()]
+    labels = [] if batch.labels is None else [batch.labels]
+    return [array.shape[1:] for array in (*batch.feeds.values(), *labels)]
 
 
 def _join(parts: list[Batch]) -> Batch:

@@ -6,117 +6,37 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import replace
+from typing import Any, Union
 
 from numpy.typing import NDArray
 
 from onnxtrim.bench.accuracy import compare_accuracy, measure_accuracy
 from onnxtrim.bench.data import DataSource, InputSpec, open_data
-from onnxtrim.bench.errors import InputError
+from onnxtrim.bench.denormals import count_denormals, denormal_warning, denormals_to_json
+from onnxtrim.bench.errors import InputError, WorkerError
 from onnxtrim.bench.latency import compare_latency, measure_latency
 from onnxtrim.bench.launches import LatencyResult
 from onnxtrim.bench.machine import default_threads, fingerprint
-from onnxtrim.bench.memory import RUNS, MemoryResult, measure_memory, memory_metrics
-from onnxtrim.bench.model_file import model_sha256
-from onnxtrim.bench.results import Metrics, metrics_to_json
-from onnxtrim.bench.session import Feeds, RunOptions, Sizes, open_session, random_feeds
+from onnxtrim.bench.measurement import ROLES, Measurement, memory_from_details
+from onnxtrim.bench.memory import RUNS, MemoryResult, measure_memory
+from onnxtrim.bench.model_file import has_onnx, model_sha256
+from onnxtrim.bench.profile import channel_block, describe, describe_pair, profile_models
+from onnxtrim.bench.results import Metrics
+from onnxtrim.bench.session import Feeds, open_session, random_feeds
+from onnxtrim.bench.settings import Settings
 from onnxtrim.bench.signature import check_models
-from onnxtrim.bench.size import model_size, size_metrics
+from onnxtrim.bench.size import file_metrics, model_size, size_metrics
+from onnxtrim.bench.throughput import measure_throughput
+from onnxtrim.bench.verdict import Verdict, non_inferior
 
 Progress = Callable[[str, int, int], None]
-PathLike = str | os.PathLike[str]
-Data = DataSource | PathLike | Mapping[str, NDArray[Any]]
+PathLike = Union[str, "os.PathLike[str]"]
+Data = Union[DataSource, PathLike, Mapping[str, NDArray[Any]]]  # noqa: UP007  (Python 3.9)
 
 FEEDS = 8  # different inputs that the measured calls cycle through
-_ROLES = ("model", "original")
 _PURPOSES = ("calibration", "validation", "distillation")
-_BUSY = 0.02  # share of a round spent waiting for a CPU from which we say so
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What to measure, and how.
-
-    Attributes:
-        options: How ONNX Runtime runs the models.
-        launches: Fresh starts for latency, at least 2.
-        rounds: Rounds per launch and model, even.
-        seed: Of orders, paddings and random inputs.
-        batch: Samples per call in latency and memory, where the model leaves that free.
-        eval_batch: Samples per call in accuracy, likewise.
-        sizes: Free dimensions of random inputs, see ``random_feeds``.
-        latency: Whether to measure latency and load time.
-        memory: Whether to measure memory.
-        accuracy: Whether to measure accuracy, if there is data.
-    """
-
-    options: RunOptions = field(default_factory=RunOptions)
-    launches: int = 8
-    rounds: int = 24
-    seed: int = 0
-    batch: int = 1
-    eval_batch: int = 256
-    sizes: Sizes = field(default_factory=dict)
-    latency: bool = True
-    memory: bool = True
-    accuracy: bool = True
-
-    def __post_init__(self) -> None:
-        for name, least in (("batch", 1), ("eval_batch", 1), ("launches", 2), ("rounds", 2)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}; give {least} or more")
-        if self.rounds % 2:
-            raise InputError(f"rounds is {self.rounds}; give an even number")
-
-    def to_json(self) -> dict[str, Any]:
-        """The settings as JSON values, threads written out."""
-        names = ("launches", "rounds", "seed", "batch", "eval_batch", "latency", "memory")
-        return {**self.options.to_json(), **{name: getattr(self, name) for name in names}}
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What was measured of a model (``original`` is ``None``) or of two.
-
-    Attributes:
-        metrics: By name; the plain names are the model's or the candidate's.
-        model: ``{"path", "sha256"}`` of the model or the candidate.
-        original: The same of the original.
-        settings: How it was measured.
-        machine: Where it was measured.
-        details: Values behind the metrics: launches, memory repeats, accuracy counts, the data.
-        warnings: What makes the figures less trustworthy, in words.
-        latency: All rounds, if latency was measured.
-    """
-
-    metrics: Metrics
-    model: dict[str, str]
-    original: dict[str, str] | None
-    settings: dict[str, Any]
-    machine: dict[str, Any]
-    details: dict[str, Any]
-    warnings: tuple[str, ...]
-    latency: LatencyResult | None
-
-    def to_json(self) -> dict[str, Any]:
-        """``onnxtrim.bench/1``, or ``onnxtrim.compare/1`` with ``original`` and ``candidate``."""
-        if self.original is None:
-            head: dict[str, Any] = {"schema": "onnxtrim.bench/1", "model": self.model}
-        else:
-            head = {
-                "schema": "onnxtrim.compare/1",
-                "original": self.original,
-                "candidate": self.model,
-            }
-        return {
-            **head,
-            "metrics": metrics_to_json(self.metrics),
-            "options": self.settings,
-            "machine": self.machine,
-            "details": self.details,
-            "warnings": list(self.warnings),
-        }
+_CHANGES = ("cpu", "cpus", "cpu_quota", "governor", "onnxruntime")  # must not, while measuring
 
 
 def compare(
@@ -132,13 +52,16 @@ def compare(
     Args:
         original: Path of the original.
         candidate: Path of the candidate; its inputs and outputs must be the original's.
-        data: Real samples, with labels if accuracy is wanted. Without them the inputs are random.
+        data: Real samples, with labels if accuracy is wanted; classes of shape ``(samples,)``, or
+            numbers of shape ``(samples, ...)`` as the metrics need them. Without samples the inputs
+            are random.
         settings: What to measure, and how.
         progress: Called with what is being done, how much is done, and the total.
 
     Raises:
         InputError: Unfit files, models, data or settings.
-        WorkerError: A measuring process died, or the clock does not move.
+        WorkerError: A measuring process died, or the clock does not move; its ``finished`` is the
+            :class:`Measurement` of what was done before, if that holds two launches.
     """
     return _measure([candidate, original], data, settings or Settings(), progress)
 
@@ -161,42 +84,66 @@ def _measure(
     inputs = check_models(models, settings.options)
     source = None
     if data is not None:
-        source = data if isinstance(data, DataSource) else open_data(data, inputs)
+        pair = len(models) == 2  # a single model's accuracy is top-1 only
+        source = data if isinstance(data, DataSource) else open_data(data, inputs, any_labels=pair)
+    if settings.max_drop is not None and source is None:
+        raise InputError("max_drop needs samples with labels to judge accuracy")
     feeds, labelled = _feeds(inputs, source, settings)
     machine = fingerprint()
-    sizes = [model_size(model) for model in models]
-    metrics = size_metrics(sizes[0], sizes[1] if len(models) == 2 else None)
-    details: dict[str, Any] = {
-        "parameters": sizes[0].parameters,
-        "feeds": "random" if source is None else "data",
-    }
-    if source is not None and settings.accuracy:
-        metrics |= _accuracy(models, source, labelled, settings, progress, details)
+    details: dict[str, Any] = {"feeds": "random" if source is None else "data"}
+    used: list[str] = []
+    if has_onnx():
+        sizes = [model_size(model) for model in models]
+        metrics = size_metrics(sizes[0], sizes[1] if len(models) == 2 else None)
+        details["parameters"] = sizes[0].parameters
+        denormals = [count_denormals(model) for model in models]
+        details["denormals"] = dict(zip(ROLES, map(denormals_to_json, denormals)))
+        used += filter(None, map(denormal_warning, models, denormals))
+    else:
+        metrics = file_metrics(models)
+    verdict = None
+    if source is not None and settings.accuracy and len(models) == 2:
+        found, verdict = _compare_accuracy(models, source, settings, progress, details)
+        metrics |= found
+    elif source is not None and settings.accuracy and labelled:
+        rest = (source, settings.options, settings.eval_batch, progress)
+        metrics |= measure_accuracy(models[0], *rest)
     memory: list[MemoryResult] = []
     if settings.memory:
-        memory = measure_memory(models, feeds, settings.options, progress=progress)
-        metrics |= memory_metrics(*memory)
-        details["memory"] = {k: v.to_json() for k, v in zip(_ROLES, memory, strict=False)}
-    latency = None
-    if settings.latency:
-        latency = _latency(models, feeds, settings, progress)
-        metrics |= latency.metrics()
-        details["latency"] = latency.to_json()
+        memory = _memory(models, feeds, settings, progress, metrics, details)
+    if settings.throughput:
+        batches = {settings.batch, settings.throughput}
+        some = {size: _feeds(inputs, source, replace(settings, batch=size))[0] for size in batches}
+        metrics |= _throughput(models, some, settings, progress, details)
     if source is not None:
         details["data"] = _about(source)
-    used = []
     if source is not None and labelled and settings.accuracy:
-        used = _used_before(models[0], source, settings)
-    return Measurement(
+        used += _used_before(models[0], source, settings)
+    whole = Measurement(
         metrics=metrics,
         model=_identity(models[0]),
         original=_identity(models[1]) if len(models) == 2 else None,
         settings=settings.to_json(),
         machine=machine,
         details=details,
-        warnings=(*used, *_warnings(settings, latency, memory)),
-        latency=latency,
+        warnings=(*used, *_warnings(settings, memory)),
+        latency=None,
+        verdict=verdict,
     )
+    if not settings.latency:
+        return _with_profile(whole, models, feeds, settings, progress)
+    try:
+        latency = _latency(models, feeds, settings, progress)
+    except WorkerError as error:
+        if isinstance(error.finished, LatencyResult):
+            unfinished = replace(whole, warnings=(*whole.warnings, f"not finished: {error}"))
+            error.finished = unfinished.with_latency(error.finished, broken=str(error))
+        raise
+    now = fingerprint()
+    changed = [name for name in _CHANGES if now[name] != machine[name]]
+    broken = f"{', '.join(changed)} of the machine changed meanwhile" if changed else ""
+    whole = whole.with_latency(latency, broken=broken)
+    return _with_profile(whole, models, feeds, settings, progress)
 
 
 def _feeds(
@@ -206,46 +153,117 @@ def _feeds(
     if source is None:
         free = {spec.shape[0] for spec in inputs if spec.shape and isinstance(spec.shape[0], str)}
         sizes = {**{name: settings.batch for name in free if name}, **settings.sizes}
-        return random_feeds(inputs, sizes, seed=settings.seed, count=FEEDS), False
+        return random_feeds(inputs, sizes, seed=settings.protocol.seed, count=FEEDS), False
     with contextlib.closing(source.batches(settings.batch)) as stream:
         batches = list(itertools.islice(stream, FEEDS))
     full = [batch for batch in batches if len(batch) == len(batches[0])]
     return [batch.feeds for batch in full], batches[0].labels is not None
 
 
-def _accuracy(
+def _compare_accuracy(
     models: list[PathLike],
     source: DataSource,
-    labelled: bool,
+    settings: Settings,
+    progress: Progress | None,
+    details: dict[str, Any],
+) -> tuple[Metrics, Verdict | None]:
+    metrics, counts = compare_accuracy(
+        models[1],
+        models[0],
+        source,
+        settings.options,
+        settings.eval_batch,
+        progress,
+        metrics=settings.metrics,
+        seed=settings.protocol.seed,
+    )
+    details["accuracy"] = counts.to_json()
+    if settings.max_drop is None:
+        return metrics, None
+    if not counts.labelled:
+        raise InputError(f"{source.name}: has no labels, so max_drop can't be judged")
+    if counts.steps is not None:
+        raise InputError(
+            f"{source.name}: the labels have steps, which are not independent, so max_drop can't be"
+            " judged; give one label per sample"
+        )
+    verdict = non_inferior(counts.losses, counts.gains, counts.samples, settings.max_drop / 100)
+    details["accuracy"]["verdict"] = verdict.to_json()
+    return metrics, verdict
+
+
+def _memory(
+    models: list[PathLike],
+    feeds: list[Feeds],
+    settings: Settings,
+    progress: Progress | None,
+    metrics: Metrics,
+    details: dict[str, Any],
+) -> list[MemoryResult]:
+    """Measure with the arena as it is asked for, and perhaps the other way round, too."""
+    found = measure_memory(models, feeds, settings.options, progress=progress)
+    details["memory"] = _by_role(found)
+    if settings.both_arenas:
+        other = replace(settings.options, arena=not settings.options.arena)
+        others = measure_memory(models, feeds, other, progress=progress)
+        details["memory_other_arena"] = _by_role(others)
+    metrics |= memory_from_details(details, arena=settings.options.arena)
+    return found
+
+
+def _by_role(found: list[MemoryResult]) -> dict[str, Any]:
+    return {role: result.to_json() for role, result in zip(ROLES, found)}
+
+
+def _throughput(
+    models: list[PathLike],
+    feeds: Mapping[int, list[Feeds]],
     settings: Settings,
     progress: Progress | None,
     details: dict[str, Any],
 ) -> Metrics:
-    rest = (source, settings.options, settings.eval_batch, progress)
-    if len(models) == 1:
-        return measure_accuracy(models[0], *rest) if labelled else {}
-    metrics, counts = compare_accuracy(models[1], models[0], *rest)
-    details["accuracy"] = {
-        "samples": counts.samples,
-        "losses": counts.losses,
-        "gains": counts.gains,
-        "relative_error": counts.relative_error(),
-    }
-    return metrics
+    """With one thread and with as many as latency has."""
+    real = {len(next(iter(some[0].values()))): some for some in feeds.values()}  # may be fixed
+    found = measure_throughput(
+        models,
+        dict(sorted(real.items())),
+        sorted({1, settings.options.resolved().threads}),
+        settings.options,
+        launches=settings.protocol.launches,
+        seed=settings.protocol.seed,
+        progress=progress,
+    )
+    details["throughput"] = found.to_json()
+    return found.metrics()
 
 
 def _latency(
     models: list[PathLike], feeds: list[Feeds], settings: Settings, progress: Progress | None
 ) -> LatencyResult:
-    numbers: dict[str, Any] = {
-        "launches": settings.launches,
-        "rounds": settings.rounds,
-        "seed": settings.seed,
-        "progress": progress,
-    }
+    rest = (feeds, settings.options, settings.protocol, progress)
     if len(models) == 1:
-        return measure_latency(models[0], feeds, settings.options, **numbers)
-    return compare_latency(models[1], models[0], feeds, settings.options, **numbers)
+        return measure_latency(models[0], *rest)
+    return compare_latency(models[1], models[0], *rest)
+
+
+def _with_profile(
+    whole: Measurement,
+    models: list[PathLike],
+    feeds: list[Feeds],
+    settings: Settings,
+    progress: Progress | None,
+) -> Measurement:
+    if not settings.profile:
+        return whole
+    profiles = profile_models(models, feeds, settings.options, progress=progress)
+    if len(models) == 1:
+        found = describe(profiles[0])
+    else:
+        ratio = whole.metrics.get("latency.p50.ratio")
+        block = channel_block(whole.machine["cpu_flags"])
+        value = None if ratio is None else ratio.value
+        found = describe_pair(profiles[1], profiles[0], block, value)
+    return replace(whole, details={**whole.details, "profile": found})
 
 
 def _identity(model: PathLike) -> dict[str, str]:
@@ -268,20 +286,17 @@ def _used_before(model: PathLike, source: DataSource, settings: Settings) -> lis
     ]
 
 
-def _warnings(
-    settings: Settings, latency: LatencyResult | None, memory: list[MemoryResult]
-) -> list[str]:
+def _warnings(settings: Settings, memory: list[MemoryResult]) -> list[str]:
     found = []
     threads, useful = settings.options.resolved().threads, default_threads()
     if threads > useful:
         found.append(f"{threads} threads on {useful} usable CPUs: latency is not representative")
-    wait = latency.wait_share() if latency else None
-    if wait is not None and wait > _BUSY:
-        found.append(
-            f"the machine was busy: {wait:.0%} of the time went to waiting for a CPU; ratios hold"
-            " for this load, absolute times are too high"
-        )
-    for role, result in zip(_ROLES, memory, strict=False):
+    for role, result in zip(ROLES, memory):
         if result.growing:
             found.append(f"memory of the {role} still grows after {RUNS} runs")
+        if result.unsteady:
+            found.append(
+                f"memory of the {role}: {', '.join(result.unsteady)} differs between repeats by"
+                " more than 2%; measure again"
+            )
     return found

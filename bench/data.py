@@ -7,6 +7,7 @@ Python, a mapping of arrays.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import os
@@ -21,12 +22,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxtrim.bench.batches import ArrayHash, Batch, rebatch
-from onnxtrim.bench.data_checks import InputSpec, check_arrays, check_finite, check_length
+from onnxtrim.bench.data_checks import (
+    Headers,
+    InputSpec,
+    check_arrays,
+    check_finite,
+    check_length,
+)
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.files import sha256_file
 from onnxtrim.bench.npz import NpzFile
 
 __all__ = ["Batch", "DataSource", "InputSpec", "open_data"]
+
+_Check = Callable[[str, Headers], int]
+"""From where arrays are and their headers to the number of samples."""
 
 _FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 
@@ -72,6 +82,8 @@ class DataSource(ABC):
             if self._fixed:
                 check_length(self.name, first + len(batch), self._fixed)
             check_finite(self.name, batch.feeds, first)
+            if batch.labels is not None:
+                check_finite(self.name, {"labels": batch.labels}, first)
             first += len(batch)
             yield batch
 
@@ -81,6 +93,7 @@ def open_data(
     inputs: Sequence[InputSpec],
     *,
     need_labels: bool = False,
+    any_labels: bool = False,
 ) -> DataSource:
     """Open a data source and check it against the model's inputs.
 
@@ -88,39 +101,44 @@ def open_data(
         source: A file, a folder of shards, ``package.module:function``, or arrays by name.
         inputs: What the model expects.
         need_labels: Whether data without labels is an error.
+        any_labels: Whether labels may be numbers of shape ``(samples, ...)``; else they must be
+            classes, integers of shape ``(samples,)``.
 
     Raises:
         InputError: Anything about the data that would not fit; see the module's text.
     """
     _fixed_batch(inputs)
+    check = functools.partial(
+        check_arrays, inputs=inputs, need_labels=need_labels, any_labels=any_labels
+    )
     if isinstance(source, Mapping):
-        return _Arrays(source, inputs, need_labels)
+        return _Arrays(source, inputs, check)
     path = Path(source)
     function = _FUNCTION.fullmatch(str(source))
     if function and not path.exists():
-        return _Function(function[1], function[2], inputs, need_labels)
+        return _Function(function[1], function[2], inputs, check)
     if path.is_dir():
         shards = sorted(path.glob("*.npz"))
         if not shards:
             raise InputError(f"{path}: the folder holds no .npz file")
-        return _Shards(str(path), shards, inputs, need_labels)
+        return _Shards(str(path), shards, inputs, check)
     if not path.exists():
         raise InputError(f"{path}: no such file (or write package.module:function)")
-    return _Shards(str(path), [path], inputs, need_labels)
+    return _Shards(str(path), [path], inputs, check)
 
 
 class _Shards(DataSource):
     """One ``.npz`` file, or several that follow each other."""
 
     def __init__(
-        self, name: str, paths: Sequence[Path], inputs: Sequence[InputSpec], need_labels: bool
+        self, name: str, paths: Sequence[Path], inputs: Sequence[InputSpec], check: _Check
     ) -> None:
         self._files = [NpzFile(path) for path in paths]
         self._sha256: str | None = None
         samples = 0
         for file in self._files:
             headers = {n: (h.dtype, h.shape) for n, h in file.headers.items()}
-            samples += check_arrays(str(file.path), headers, inputs, need_labels)
+            samples += check(str(file.path), headers)
         if len({frozenset(file.headers) for file in self._files}) > 1:
             raise InputError(f"{name}: some shards have labels and some have none")
         super().__init__(name, inputs, samples)
@@ -143,11 +161,11 @@ class _Arrays(DataSource):
     """Arrays in memory."""
 
     def __init__(
-        self, arrays: Mapping[str, NDArray[Any]], inputs: Sequence[InputSpec], need_labels: bool
+        self, arrays: Mapping[str, NDArray[Any]], inputs: Sequence[InputSpec], check: _Check
     ) -> None:
         self._arrays = {name: np.asarray(array) for name, array in arrays.items()}
         headers = {n: (a.dtype, a.shape) for n, a in self._arrays.items()}
-        samples = check_arrays("the data", headers, inputs, need_labels)
+        samples = check("the data", headers)
         super().__init__("arrays in memory", inputs, samples)
 
     @property
@@ -167,11 +185,11 @@ class _Function(DataSource):
     """``package.module:function``, called anew for each pass."""
 
     def __init__(
-        self, module: str, function: str, inputs: Sequence[InputSpec], need_labels: bool
+        self, module: str, function: str, inputs: Sequence[InputSpec], check: _Check
     ) -> None:
         super().__init__(f"{module}:{function}", inputs, None)
         self._call = import_function(module, function)
-        self._need_labels = need_labels
+        self._check = check
         self._sha256: str | None = None
         for batch in self._blocks(1):  # so that unfit data is told before any work
             check_finite(self.name, batch.feeds, 0)
@@ -193,7 +211,7 @@ class _Function(DataSource):
             if labels is not None:
                 arrays["labels"] = np.asarray(labels)
             headers = {n: (a.dtype, a.shape) for n, a in arrays.items()}
-            samples += check_arrays(self.name, headers, self._inputs, self._need_labels)
+            samples += self._check(self.name, headers)
             batch = _batch(arrays, self._inputs)
             hasher.update(batch)
             yield batch

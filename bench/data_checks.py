@@ -30,7 +30,11 @@ class InputSpec:
 
 
 def check_arrays(
-    where: str, headers: Headers, inputs: Sequence[InputSpec], need_labels: bool
+    where: str,
+    headers: Headers,
+    inputs: Sequence[InputSpec],
+    need_labels: bool,
+    any_labels: bool = False,
 ) -> int:
     """Check names, types, shapes and lengths; return the number of samples.
 
@@ -39,6 +43,7 @@ def check_arrays(
         headers: ``(dtype, shape)`` of each array, ``labels`` included.
         inputs: What the model expects.
         need_labels: Whether missing labels are an error.
+        any_labels: Whether labels may be numbers of shape ``(samples, ...)``, not just classes.
 
     Raises:
         InputError: The first thing that does not fit.
@@ -56,7 +61,7 @@ def check_arrays(
     if samples == 0:
         raise InputError(f"{where}: array {inputs[0].name!r} has no samples")
     if "labels" in headers and all(spec.name != "labels" for spec in inputs):
-        _check_labels(where, *headers["labels"], samples)
+        _check_labels(where, *headers["labels"], samples, any_labels)
     return samples
 
 
@@ -122,15 +127,17 @@ def _check_array(where: str, spec: InputSpec, dtype: np.dtype[Any], shape: tuple
             f"{where} has shape {shape} but the model takes {wanted}: {len(spec.shape)}"
             " dimensions, samples first"
         )
-    for axis, (have, need) in enumerate(zip(shape, spec.shape, strict=True)):
+    for axis, (have, need) in enumerate(zip(shape, spec.shape)):
         if axis and isinstance(need, int) and have != need:
             raise InputError(f"{where} has shape {shape} but the model takes {wanted}")
 
 
-def _check_labels(where: str, dtype: np.dtype[Any], shape: tuple[int, ...], samples: int) -> None:
-    if dtype.kind not in "iu":
+def _check_labels(
+    where: str, dtype: np.dtype[Any], shape: tuple[int, ...], samples: int, any_labels: bool
+) -> None:
+    if dtype.kind not in ("iuf" if any_labels else "iu"):
         raise InputError(f"{where}: 'labels' is {dtype}; give integers, the class of each sample")
-    if shape != (samples,):
+    if (shape[:1] if any_labels else shape) != (samples,):
         raise InputError(
             f"{where}: 'labels' has shape {shape} but there are {samples} samples; give"
             f" shape ({samples},)"

@@ -56,4 +56,10 @@ class SelfCheckError(WorkError):
 
 
 class WorkerError(WorkError):
-    """A measuring process died or answered nonsense."""
+    """A measuring process died or answered nonsense.
+
+    Attributes:
+        finished: What was measured before, if that is of use; its type is the raiser's.
+    """
+
+    finished: object = None

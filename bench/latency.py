@@ -2,8 +2,9 @@
 
 A process keeps a bias of about half a percent for its whole life, which nothing inside it can
 see. So each launch starts fresh processes, gives one value, and only the launches count as a
-sample. Inside a launch the models take turns of about 20 ms in the orders ABBA or BAAB, so that
-drift and neighbours hit both alike.
+sample. Inside a launch the models take turns of about 20 ms in a random order and the same
+backwards, so that drift and neighbours hit both alike. A third process runs the original once
+more: if that differs from the original, nothing measured here can be trusted.
 """
 
 from __future__ import annotations
@@ -12,38 +13,73 @@ import contextlib
 import math
 import os
 import random
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Union
 
+from onnxtrim.bench import looks
 from onnxtrim.bench.arms import Arm, patience, written_feeds
+from onnxtrim.bench.conditions import between, snapshot
 from onnxtrim.bench.errors import InputError, WorkerError
 from onnxtrim.bench.files import sha256_file
-from onnxtrim.bench.launches import LatencyResult, Launch, Round
+from onnxtrim.bench.launches import CANDIDATE, ORIGINAL, LatencyResult, Launch, Round
 from onnxtrim.bench.session import Feeds, RunOptions
 
 Progress = Callable[[str, int, int], None]
-PathLike = str | os.PathLike[str]
+PathLike = Union[str, "os.PathLike[str]"]
 
 MIN_CALLS = 5  # per round, however slow the model
 WARM_UP_CALLS = 10  # at the time of the first run: the length of a warm-up of a slow model
 SLOW_MS = 4.0  # from here on one settle call is enough
 
 
+@dataclass(frozen=True)
+class Protocol:
+    """How latency is measured.
+
+    Attributes:
+        launches: How often to start fresh processes: the sample size, at least 2.
+        rounds: Rounds per model and launch, even.
+        round_ms: Length of a round; it sets the number of calls, at least 5.
+        seed: Of the orders and paddings.
+        copy: Whether the original also runs against itself.
+        limit: The largest ratio that is allowed: launches then end at the planned look that
+            decides (see :mod:`.looks`), and ``launches`` is not used.
+        hertz: Calls per second (a camera, a request now and then); 0 for one after another.
+    """
+
+    launches: int = 8
+    rounds: int = 24
+    round_ms: float = 20.0
+    seed: int = 0
+    copy: bool = False
+    limit: float | None = None
+    hertz: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.launches < 2:
+            raise InputError(f"launches is {self.launches}; an interval needs at least 2")
+        if self.rounds < 2 or self.rounds % 2:
+            raise InputError(f"rounds is {self.rounds}; give an even number from 2 on")
+        if not 0 < self.round_ms < math.inf:
+            raise InputError(f"round_ms is {self.round_ms}; give a length above 0")
+        if self.limit is not None and not 0 < self.limit < math.inf:
+            raise InputError(f"limit is {self.limit}; give a ratio above 0, such as 0.8 or 1.02")
+        if not 0 <= self.hertz < math.inf:
+            raise InputError(f"{self.hertz} calls per second; give a number above 0")
+
+
 def measure_latency(
     model: PathLike,
     feeds: Sequence[Feeds],
     options: RunOptions | None = None,
-    *,
-    launches: int = 8,
-    rounds: int = 24,
-    round_ms: float = 20.0,
-    seed: int = 0,
+    protocol: Protocol | None = None,
     progress: Progress | None = None,
 ) -> LatencyResult:
     """Latency and load time of one model; arguments as of :func:`compare_latency`."""
-    plan = _Plan([str(model)], launches, rounds, round_ms, seed)
-    return plan.run(feeds, options or RunOptions(), progress)
+    measuring = _Measuring([str(model)], protocol or Protocol())
+    return measuring.run(feeds, options or RunOptions(), progress)
 
 
 def compare_latency(
@@ -51,11 +87,7 @@ def compare_latency(
     candidate: PathLike,
     feeds: Sequence[Feeds],
     options: RunOptions | None = None,
-    *,
-    launches: int = 8,
-    rounds: int = 24,
-    round_ms: float = 20.0,
-    seed: int = 0,
+    protocol: Protocol | None = None,
     progress: Progress | None = None,
 ) -> LatencyResult:
     """Latency and load time of two models, taking turns.
@@ -65,58 +97,105 @@ def compare_latency(
         candidate: Path of the second.
         feeds: The inputs of some runs, cycled by both alike.
         options: How to run both.
-        launches: How often to start fresh processes: the sample size, at least 2.
-        rounds: Rounds per model and launch, even.
-        round_ms: Length of a round; it sets the number of calls, at least 5.
-        seed: Of the orders and paddings.
+        protocol: How to measure.
         progress: Called with ``("latency", done, total)`` after each launch.
 
     Raises:
-        InputError: Bad numbers, or ONNX Runtime refuses a model or the feeds.
-        WorkerError: A process died, or the clock does not move.
+        InputError: ONNX Runtime refuses a model or the feeds.
+        WorkerError: A process died, or the clock does not move; its ``finished`` is the
+            :class:`.LatencyResult` of the launches before, if there are two or more.
     """
-    plan = _Plan([str(original), str(candidate)], launches, rounds, round_ms, seed)
-    return plan.run(feeds, options or RunOptions(), progress)
+    protocol = protocol or Protocol()
+    models = [str(original), str(candidate)]
+    if protocol.copy:
+        models.append(str(original))
+    return _Measuring(models, protocol).run(feeds, options or RunOptions(), progress)
+
+
+def measure_arms(
+    models: Sequence[PathLike],
+    feeds: Sequence[Feeds],
+    options: RunOptions | None = None,
+    protocol: Protocol | None = None,
+    slower: Sequence[float] = (),
+    ramp: float = 0.0,
+    progress: Progress | None = None,
+) -> LatencyResult:
+    """Several arms in turns, some of them made slower: to check the harness itself.
+
+    Args:
+        models: Path of each arm's model; the ratios are to the first.
+        feeds: As of :func:`compare_latency`, like the rest.
+        options: How to run all.
+        protocol: How to measure; a limit is not looked at.
+        slower: Share of the first arm's time by which a busy loop prolongs the calls of each arm.
+        ramp: Share by which it prolongs those of all arms at the end, growing from nothing.
+        progress: Called after each launch.
+    """
+    protocol = replace(protocol or Protocol(), limit=None)
+    shares = tuple(slower) or (0.0,) * len(models)
+    measuring = _Measuring([str(model) for model in models], protocol, shares, ramp)
+    return measuring.run(feeds, options or RunOptions(), progress)
 
 
 @dataclass
-class _Plan:
+class _Measuring:
     """What to run; the number of calls per round is frozen after the first warm-up."""
 
     models: list[str]
-    launches: int
-    rounds: int
-    round_ms: float
-    seed: int
+    protocol: Protocol
+    slower: tuple[float, ...] = ()
+    ramp: float = 0.0
     calls: list[int] = field(default_factory=list)
     settle: list[int] = field(default_factory=list)
+    call_ns: float = 0.0  # of the first arm
+    floor_ms: float | None = None
+    launch: int = 0
 
     def run(
         self, feeds: Sequence[Feeds], options: RunOptions, progress: Progress | None
     ) -> LatencyResult:
         """Make all launches."""
-        if self.launches < 2:
-            raise InputError(f"launches is {self.launches}; an interval needs at least 2")
-        if self.rounds < 2 or self.rounds % 2 or self.round_ms <= 0:
-            raise InputError(
-                f"rounds is {self.rounds} and round_ms {self.round_ms}; give an even number of"
-                " rounds from 2 on and a positive length"
-            )
         for model in self.models:
             sha256_file(model)  # read once, so that each launch finds it in the page cache
-        generator = random.Random(self.seed)
-        done = []
+        generator = random.Random(self.protocol.seed)
+        planned = self.protocol.limit is not None and len(self.models) > CANDIDATE
+        most = looks.LOOKS[-1] if planned else self.protocol.launches
+        done: list[Launch] = []
+        before, start = snapshot(), time.monotonic()
+
+        def result() -> LatencyResult:
+            conditions = between(before, snapshot())
+            return LatencyResult(
+                tuple(done),
+                tuple(self.calls),
+                self.protocol.seed,
+                conditions,
+                self.floor_ms,
+                planned and len(done) in looks.LOOKS,
+            )
+
         with written_feeds(feeds) as path:
             command = {"feeds": path, "options": options.to_json()}
-            for index in range(self.launches):
-                if progress is not None:
-                    progress("latency", index, self.launches)
-                done.append(self._launch(command, generator))
+            try:
+                while len(done) < most and not (planned and self._decided(done)):
+                    if progress is not None:
+                        progress("latency", len(done), most)
+                    self.launch = len(done)
+                    done.append(self._launch(command, generator, start))
+            except WorkerError as error:
+                error.finished = result() if len(done) > 1 else None
+                raise
         if progress is not None:
-            progress("latency", self.launches, self.launches)
-        return LatencyResult(tuple(done), tuple(self.calls), self.seed)
+            progress("latency", most, most)
+        return result()
 
-    def _launch(self, command: dict[str, Any], generator: random.Random) -> Launch:
+    def _decided(self, done: Sequence[Launch]) -> bool:
+        assert self.protocol.limit is not None  # looks are planned for a limit only
+        logs = [launch.log_ratio(0.5) for launch in done]
+        return looks.judge(logs, self.protocol.limit) is not None
+
+    def _launch(self, command: dict[str, Any], generator: random.Random, start: float) -> Launch:
         order = generator.sample(range(len(self.models)), len(self.models))
         pads = tuple(generator.randrange(4096) for _ in self.models)
         opened: dict[int, dict[str, Any]] = {}
@@ -131,8 +210,12 @@ class _Plan:
                 warm[i] = arms[i].ask("warm_up", seconds=seconds)
             if not self.calls:
                 self._calibrate([warm[i]["call_ms"] for i in range(len(arms))])
-            turns = self._turns(generator)
-            rounds = [self._round(arms[i], i, pair, warm[i]["call_ms"]) for pair, i in turns]
+                asked = arms[ORIGINAL].ask("floor", options=command["options"])
+                self.floor_ms = asked["floor_ms"]
+            rounds = [
+                self._round(arms[i], i, turn, warm[i]["call_ms"], start)
+                for turn, i in self._turns(generator)
+            ]
         arms_in_order = range(len(self.models))
         return Launch(
             order=tuple(order),
@@ -144,31 +227,45 @@ class _Plan:
         )
 
     def _calibrate(self, call_ms: list[float]) -> None:
-        for model, duration in zip(self.models, call_ms, strict=True):
+        for model, duration in zip(self.models, call_ms):
             if duration <= 0:
                 raise WorkerError(f"{model}: the clock does not move between calls")
-            length = max(self.round_ms, MIN_CALLS * duration)
-            self.calls.append(math.ceil(length / duration))
-            self.settle.append(1 if duration > SLOW_MS else 3)
+            length = max(self.protocol.round_ms, MIN_CALLS * duration)
+            calls = MIN_CALLS if self.protocol.hertz else math.ceil(length / duration)
+            self.calls.append(calls)
+            self.settle.append(1 if duration > SLOW_MS or self.protocol.hertz else 3)
+        for index, model in enumerate(self.models):  # arms of one model are treated alike
+            twin = self.models.index(model)
+            self.calls[index], self.settle[index] = self.calls[twin], self.settle[twin]
+        self.call_ns = call_ms[ORIGINAL] * 1e6
 
     def _turns(self, generator: random.Random) -> list[tuple[int, int]]:
-        """``(pair, arm)`` of each turn: blocks ABBA or BAAB, or one arm again and again."""
-        if len(self.models) == 1:
-            return [(index, 0) for index in range(self.rounds)]
+        """``(turn, arm)`` of each round: in every turn all arms, every second turn backwards."""
+        arms = len(self.models)
         turns = []
-        for block in range(self.rounds // 2):
-            first = generator.randrange(2)
-            pairs = ((2 * block, first), (2 * block + 1, 1 - first))
-            turns += [(pair, arm) for pair, lead in pairs for arm in (lead, 1 - lead)]
+        for block in range(self.protocol.rounds // 2):
+            order = generator.sample(range(arms), arms)
+            turns += [(2 * block, arm) for arm in order]
+            turns += [(2 * block + 1, arm) for arm in reversed(order)]
         return turns
 
-    def _round(self, arm: Arm, index: int, pair: int, call_ms: float) -> Round:
+    def _done(self, turn: int) -> float:
+        """Share of the session that is over at a turn."""
+        return (self.launch + turn / self.protocol.rounds) / self.protocol.launches
+
+    def _round(self, arm: Arm, index: int, turn: int, call_ms: float, start: float) -> Round:
         calls, settle = self.calls[index], self.settle[index]
-        seconds = patience(calls + settle, call_ms)
-        answer = arm.ask("round", seconds=seconds, calls=calls, settle=settle, first=pair)
+        pause = 1 / self.protocol.hertz if self.protocol.hertz else 0.0
+        seconds = patience(calls + settle, max(call_ms, 1000 * pause))
+        at = time.monotonic() - start
+        rest = {"calls": calls, "settle": settle, "first": turn, "pause": pause}
+        if self.slower:
+            share = self.slower[index] + self.ramp * self._done(turn)
+            rest["extra_ns"] = round(share * self.call_ns)
+        answer = arm.ask("round", seconds=seconds, **rest)
         for key in ("calls_ns", "settle_ns"):
             answer[key] = tuple(answer[key])
         # Ratios are logarithms of quantiles, so a single zero would already be nonsense.
         if min(answer["calls_ns"]) <= 0 or answer["wall_ns"] <= 0:
             raise WorkerError(f"{arm.model}: the clock does not move between calls")
-        return Round(arm=index, **answer)
+        return Round(arm=index, at=at, **answer)

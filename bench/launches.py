@@ -1,20 +1,21 @@
-"""What a latency run measured, and the metrics that follow from it.
+"""What a latency run measured: launches, their rounds, their calls.
 
 The launch is the unit: each gives one value, and intervals are over launches. What was measured
-never changes; every figure is a function of it.
+never changes; every figure is a function of it (:mod:`.latency_metrics`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from onnxtrim.bench.results import Metric, Metrics
-from onnxtrim.bench.stats import yuen_interval
+ORIGINAL, CANDIDATE, COPY = 0, 1, 2
+"""The arms of a comparison; the copy is the original once more, in a process of its own."""
 
 
 @dataclass(frozen=True)
@@ -22,22 +23,26 @@ class Round:
     """One turn of one process.
 
     Attributes:
-        arm: 0 for the original (or only) model, 1 for the candidate.
+        arm: 0 for the original (or only) model, 1 for the candidate, 2 for the original's copy.
+        at: Seconds since the measurement began.
         calls_ns: Duration of each call that counts.
         settle_ns: Calls before them, which refill the caches; in no statistic.
         wall_ns: From the first counted call to the last.
         cpu_ns: CPU time of the process meanwhile.
         wait_ns: Time that it was runnable without a CPU; ``None`` where the system can't tell.
         switches: Involuntary context switches.
+        joules: Of all packages meanwhile; ``None`` where there is no counter.
     """
 
     arm: int
+    at: float
     calls_ns: tuple[int, ...]
     settle_ns: tuple[int, ...]
     wall_ns: int
     cpu_ns: int
     wait_ns: int | None
     switches: int
+    joules: float | None = None
 
     def log_quantile(self, share: float) -> float:
         """Logarithm of a quantile of the calls, in ms."""
@@ -54,7 +59,8 @@ class Launch:
         create_ms: Time to create the session, per arm.
         first_run_ms: Time of the first run, per arm.
         warm_up: Length of the warm-up and time per call, per arm.
-        rounds: In the order in which they ran; of two arms, each four are ABBA or BAAB.
+        rounds: In the order in which they ran: a random order of the arms, and the same backwards
+            (of two arms, ABBA or BAAB), again and again.
     """
 
     order: tuple[int, ...]
@@ -64,21 +70,26 @@ class Launch:
     warm_up: tuple[dict[str, Any], ...]
     rounds: tuple[Round, ...]
 
+    def of(self, arm: int) -> list[Round]:
+        """The rounds of one arm."""
+        return [part for part in self.rounds if part.arm == arm]
+
     def median_log(self, arm: int, share: float) -> float:
         """Median over an arm's rounds of the logarithm of a quantile of the calls, in ms."""
-        return float(np.median([r.log_quantile(share) for r in self.rounds if r.arm == arm]))
+        return float(np.median([part.log_quantile(share) for part in self.of(arm)]))
 
-    def log_ratio(self, share: float) -> float:
-        """Median over adjacent rounds of ln(candidate / original)."""
-        pairs = zip(self.rounds[::2], self.rounds[1::2], strict=True)
-        return float(
-            np.median(
-                [
-                    (b.log_quantile(share) - a.log_quantile(share)) * (b.arm - a.arm)
-                    for a, b in pairs
-                ]
-            )
-        )
+    def log_ratio(self, share: float, arm: int = CANDIDATE) -> float:
+        """Median, over the turns of all arms, of ln(arm / original)."""
+        arms = len(self.order)
+        found = []
+        for start in range(0, len(self.rounds), arms):
+            turn = {part.arm: part for part in self.rounds[start : start + arms]}
+            found.append(turn[arm].log_quantile(share) - turn[ORIGINAL].log_quantile(share))
+        return float(np.median(found))
+
+    def calls(self, arm: int) -> NDArray[np.int64]:
+        """All counted calls of an arm, in ns."""
+        return np.concatenate([np.asarray(part.calls_ns, np.int64) for part in self.of(arm)])
 
 
 @dataclass(frozen=True)
@@ -89,62 +100,130 @@ class LatencyResult:
         launches: The sample.
         calls: Calls per round and arm, fixed after the first warm-up.
         seed: Of the orders and paddings.
+        conditions: What the machine did meanwhile, see :func:`.conditions.between`.
+        floor_ms: Time of a call of a model that does nothing; ``None`` if it was not measured.
+        planned: Whether the launches ended at a planned look.
     """
 
     launches: tuple[Launch, ...]
     calls: tuple[int, ...]
     seed: int
-
-    def metrics(self) -> Metrics:
-        """``latency.*`` and ``load.*``; 95% intervals over launches, on the log scale."""
-        two = len(self.calls) == 2
-        metrics: Metrics = {}
-        for arm, suffix in ((1, ""), (0, ".original")) if two else ((0, ""),):
-            p50 = [launch.median_log(arm, 0.5) for launch in self.launches]
-            metrics[f"latency.p50{suffix}"] = _metric(p50, "ms")
-            for name, values in self._load(arm).items():
-                metrics[f"load.{name}{suffix}"] = _metric([math.log(v) for v in values], "ms")
-        if two:
-            for name, share in (("p50", 0.5), ("p10", 0.1)):
-                ratios = [launch.log_ratio(share) for launch in self.launches]
-                metrics[f"latency.{name}.ratio"] = _metric(ratios, "ratio")
-        return metrics
+    conditions: Mapping[str, float | None] = field(default_factory=dict)
+    floor_ms: float | None = None
+    planned: bool = False
 
     def wait_share(self) -> float | None:
         """Median share of a round spent waiting for a CPU; ``None`` where it can't be read."""
-        shares = [
-            r.wait_ns / r.wall_ns
-            for launch in self.launches
-            for r in launch.rounds
-            if r.wait_ns is not None
-        ]
+        rounds = [part for part in self._rounds() if part.wait_ns is not None]
+        shares = [(part.wait_ns or 0) / part.wall_ns for part in rounds]
         return float(np.median(shares)) if shares else None
 
+    def logs(self, share: float, arm: int = CANDIDATE) -> list[float]:
+        """ln(arm / original) of a quantile of the calls, for each launch."""
+        return [launch.log_ratio(share, arm) for launch in self.launches]
+
     def to_json(self) -> dict[str, Any]:
-        """Launch values and conditions; the single calls stay in ``launches``."""
+        """Launch values and conditions; the single calls are in :meth:`arrays`."""
         arms = range(len(self.calls))
         value: dict[str, Any] = {
             "seed": self.seed,
             "calls_per_round": list(self.calls),
+            "planned": self.planned,
+            "floor_ms": self.floor_ms,
+            "conditions": dict(self.conditions),
             "rounds": [len(launch.rounds) // len(arms) for launch in self.launches],
             "start_order": [list(launch.order) for launch in self.launches],
+            "pads": [list(launch.pads) for launch in self.launches],
+            "create_ms": [list(launch.create_ms) for launch in self.launches],
+            "first_run_ms": [list(launch.first_run_ms) for launch in self.launches],
             "warm_up": [list(launch.warm_up) for launch in self.launches],
             "p50_ms": [[math.exp(k.median_log(a, 0.5)) for a in arms] for k in self.launches],
             "wait_share": self.wait_share(),
-            "involuntary_switches": sum(r.switches for k in self.launches for r in k.rounds),
+            "involuntary_switches": sum(part.switches for part in self._rounds()),
         }
-        if len(arms) == 2:
-            value["p50_ratio"] = [math.exp(k.log_ratio(0.5)) for k in self.launches]
-            value["p10_ratio"] = [math.exp(k.log_ratio(0.1)) for k in self.launches]
+        if len(arms) > 1:
+            value["p50_ratio"] = [math.exp(log) for log in self.logs(0.5)]
+            value["p10_ratio"] = [math.exp(log) for log in self.logs(0.1)]
+        if len(arms) > COPY:
+            value["copy_ratio"] = [math.exp(log) for log in self.logs(0.5, COPY)]
         return value
 
-    def _load(self, arm: int) -> dict[str, list[float]]:
-        create = [launch.create_ms[arm] for launch in self.launches]
-        first = [launch.first_run_ms[arm] for launch in self.launches]
-        both = [c + f for c, f in zip(create, first, strict=True)]
-        return {"session_create": create, "first_run": first, "to_first_run": both}
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All rounds, one number or one stretch of ``calls_ns`` and ``settle_ns`` for each."""
+        rounds = list(self._rounds())
+        none = -1  # for what could not be read
+
+        def column(name: str, dtype: Any) -> NDArray[Any]:
+            values = [getattr(part, name) for part in rounds]
+            return np.asarray([none if value is None else value for value in values], dtype)
+
+        found = {name: column(name, np.int64) for name in _COUNTS}
+        found |= {name: column(name, np.float64) for name in ("at", "joules")}
+        for name in ("calls_ns", "settle_ns"):
+            parts = [np.asarray(getattr(part, name), np.int64) for part in rounds]
+            found[name] = np.concatenate(parts)
+            found[f"{name}_count"] = np.asarray([len(part) for part in parts], np.int64)
+        return found
+
+    @classmethod
+    def from_parts(cls, value: Mapping[str, Any], arrays: Mapping[str, Any]) -> LatencyResult:
+        """What :meth:`to_json` and :meth:`arrays` wrote.
+
+        Raises:
+            ValueError: They don't belong together.
+            KeyError: Something is missing.
+        """
+        rounds = list(_read_rounds(arrays))
+        arms = len(value["calls_per_round"])
+        launches, start = [], 0
+        for index, count in enumerate(value["rounds"]):
+            part = rounds[start : start + count * arms]
+            start += count * arms
+            launches.append(
+                Launch(
+                    order=tuple(value["start_order"][index]),
+                    pads=tuple(value["pads"][index]),
+                    create_ms=tuple(value["create_ms"][index]),
+                    first_run_ms=tuple(value["first_run_ms"][index]),
+                    warm_up=tuple(value["warm_up"][index]),
+                    rounds=tuple(part),
+                )
+            )
+        if start != len(rounds):
+            raise ValueError(f"{len(rounds)} rounds, but the launches have {start}")
+        return cls(
+            tuple(launches),
+            tuple(value["calls_per_round"]),
+            value["seed"],
+            value["conditions"],
+            value["floor_ms"],
+            value["planned"],
+        )
+
+    def _rounds(self) -> Iterator[Round]:
+        return (part for launch in self.launches for part in launch.rounds)
 
 
-def _metric(logs: Sequence[float], unit: str) -> Metric:
-    interval = yuen_interval(logs)
-    return Metric(math.exp(interval.value), math.exp(interval.low), math.exp(interval.high), unit)
+_COUNTS = ("arm", "wall_ns", "cpu_ns", "wait_ns", "switches")
+
+
+def _read_rounds(arrays: Mapping[str, Any]) -> Iterator[Round]:
+    places = {
+        name: np.cumsum([0, *arrays[f"{name}_count"].tolist()]).tolist()
+        for name in ("calls_ns", "settle_ns")
+    }
+
+    def stretch(name: str, index: int) -> tuple[int, ...]:
+        first, last = places[name][index : index + 2]
+        return tuple(arrays[name][first:last].tolist())
+
+    columns: dict[str, Sequence[Any]] = {name: arrays[name].tolist() for name in _COUNTS}
+    columns |= {name: arrays[name].tolist() for name in ("at", "joules")}
+    for index in range(len(columns["arm"])):
+        numbers = {name: column[index] for name, column in columns.items()}
+        for name in ("wait_ns", "joules"):
+            if numbers[name] < 0:
+                numbers[name] = None
+        yield Round(
+            calls_ns=stretch("calls_ns", index), settle_ns=stretch("settle_ns", index), **numbers
+        )

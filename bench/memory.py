@@ -5,8 +5,11 @@ All figures are above what the process had before the model, in bytes:
 a. ``load_peak``: highest resident size while the session is created;
 b. ``run_peak``: highest resident size in the first run (where the kernel can't restart the
    mark, in both together: ``method`` is then ``"maxrss"`` in place of ``"hwm"``);
-c. ``steady_pss``: proportional size after 10, 20, ... runs; if it still rises by more than 1%
-   per ten runs at the end, ``growing`` is set.
+c. ``steady_pss``: proportional size after 10, 20, ... runs, the last of which is the metric
+   ``memory.steady``; if it still rises by more than 1% per ten runs at the end, ``growing`` is
+   set.
+
+Sizes of anonymous and of file pages (mapped weights) are kept apart in ``load_split``.
 """
 
 from __future__ import annotations
@@ -25,7 +28,10 @@ from onnxtrim.bench.session import Feeds, RunOptions
 Progress = Callable[[str, int, int], None]
 
 RUNS = 50
-_NAMES = ("load_peak", "run_peak")
+_NAMES = ("load_peak", "run_peak", "steady")
+
+SPREAD, SLACK = 0.02, 256 << 10
+"""Share, and bytes, by which the repeats of one figure may differ."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +40,28 @@ class MemoryResult:
 
     Attributes:
         repeats: What each process told: ``load_peak``, ``run_peak``, ``load_pss``,
-            ``steady_pss`` (a list) and ``method``.
+            ``load_split``, ``steady_pss`` (a list) and ``method``.
     """
 
     repeats: tuple[dict[str, Any], ...]
 
     def values(self, name: str) -> list[int]:
-        """One figure of all repeats."""
+        """One figure of all repeats: bytes; empty where the system can't tell."""
+        if name == "steady":  # after the last runs
+            found = [repeat["steady_pss"][-1:] for repeat in self.repeats]
+            values = [max(value, 0) for last in found for value in last if value is not None]
+            return values if len(values) == len(self.repeats) else []
         return [repeat[name] for repeat in self.repeats]
+
+    @property
+    def unsteady(self) -> list[str]:
+        """Figures whose repeats differ by more than 2% and 256 KiB."""
+        return [
+            name
+            for name in _NAMES
+            if (values := self.values(name))
+            and max(values) - min(values) > SPREAD * max(values) + SLACK
+        ]
 
     @property
     def growing(self) -> bool:
@@ -101,22 +121,31 @@ def measure_memory(
     return [MemoryResult(tuple(repeats)) for repeats in found]
 
 
-def memory_metrics(result: MemoryResult, original: MemoryResult | None = None) -> Metrics:
+def memory_metrics(
+    result: MemoryResult, original: MemoryResult | None = None, setting: str = ""
+) -> Metrics:
     """``memory.*`` metrics of a model, or of a candidate beside its original.
 
     The value is the highest of the repeats; the interval runs from the lowest to the highest,
     and for a ratio from the lowest to the highest that any two repeats give.
+
+    Args:
+        result: Of the model or the candidate.
+        original: Of the original.
+        setting: Added to the names, for another setting than the one in use.
     """
     metrics: Metrics = {}
-    for name in _NAMES:
-        now = result.values(name)
-        metrics[f"memory.{name}"] = Metric(max(now), min(now), max(now), "bytes")
-        if original is None:
+    for kind in _NAMES:
+        name, now = f"memory.{kind}{setting}", result.values(kind)
+        if not now:
             continue
-        before = original.values(name)
-        metrics[f"memory.{name}.original"] = Metric(max(before), min(before), max(before), "bytes")
+        metrics[name] = Metric(max(now), min(now), max(now), "bytes")
+        before = original.values(kind) if original is not None else []
+        if not before:
+            continue
+        metrics[f"{name}.original"] = Metric(max(before), min(before), max(before), "bytes")
         if min(before) > 0:
-            metrics[f"memory.{name}.ratio"] = Metric(
+            metrics[f"{name}.ratio"] = Metric(
                 max(now) / max(before), min(now) / max(before), max(now) / min(before), "ratio"
             )
     return metrics

@@ -14,7 +14,9 @@ class Metric:
         value: The estimate.
         low: Lower end of the two-sided 95% interval; equal to ``value`` where it is exact.
         high: Upper end of the interval.
-        unit: ``"ms"``, ``"bytes"``, ``"ratio"``, ``"share"`` or ``"points"`` (percentage points).
+        unit: ``"ms"``, ``"bytes"``, ``"ratio"``, ``"share"``, ``"points"`` (percentage points),
+            ``"samples/s"``, ``"s/sample"`` (CPU time), ``"J"``, or ``"value"`` for a number in a
+            unit of its own.
     """
 
     value: float

@@ -195,7 +195,7 @@ def frontier(
         row, known = table[place], front[: best.sum()]
         if not np.any(np.all(known <= row, axis=1) & np.any(known < row, axis=1)):
             front[len(known)], best[place] = row, True
-    return [name for name, kept in zip(ids, best, strict=True) if kept]
+    return [name for name, kept in zip(ids, best) if kept]
 
 
 def choose(candidates: Sequence[Candidate], max_drop_points: float) -> str | None:

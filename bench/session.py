@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
 import onnxruntime as ort
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 Feeds = dict[str, NDArray[Any]]
-Sizes = Mapping[str, int | Sequence[int]]
+Sizes = Mapping[str, Union[int, Sequence[int]]]  # noqa: UP007  (Python 3.9)
 
 MOST_ELEMENTS = 2**27
 """Most elements of an input that is made up."""
@@ -59,25 +59,38 @@ class RunOptions:
 
     Attributes:
         threads: Intra-op threads; 0 stands for :func:`default_threads`.
-        provider: Execution provider.
+        provider: Execution provider; ``"cpu"`` stands for ``"CPUExecutionProvider"``.
         arena: Whether the CPU memory arena is on.
+        memory_pattern: Whether memory is planned ahead for shapes seen before.
+        denormal_as_zero: Whether numbers near the smallest count as zero.
+        spinning: Whether waiting threads spin. They take the CPU of whoever is being measured.
+        plain: Whether to call ``run`` in place of ``run_with_iobinding``.
+        config: Further entries of the session's configuration, ``(key, value)``.
     """
 
     threads: int = 0
     provider: str = "CPUExecutionProvider"
     arena: bool = True
+    memory_pattern: bool = True
+    denormal_as_zero: bool = False
+    spinning: bool = False
+    plain: bool = False
+    config: Sequence[Sequence[str]] = ()
 
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise InputError(f"threads is {self.threads}; give 1 or more, or 0 for all CPUs")
 
     def resolved(self) -> RunOptions:
-        """The same with the number of threads written out."""
-        return replace(self, threads=self.threads or default_threads())
+        """The same with the number of threads and the provider's name written out."""
+        names = {name.removesuffix("ExecutionProvider").lower(): name for name in _providers()}
+        provider = names.get(self.provider.lower(), self.provider)
+        return replace(self, threads=self.threads or default_threads(), provider=provider)
 
     def to_json(self) -> dict[str, Any]:
         """The options as JSON values, threads written out."""
-        return asdict(self.resolved())
+        found = asdict(self.resolved())
+        return {**found, "config": [list(entry) for entry in self.config]}
 
 
 def open_session(
@@ -87,6 +100,7 @@ def open_session(
     optimise: bool = True,
     weights: Path | None = None,
     shared_arena: bool = False,
+    profile_to: Path | None = None,
 ) -> ort.InferenceSession:
     """Open a session.
 
@@ -96,22 +110,22 @@ def open_session(
         optimise: Whether ONNX Runtime may rewrite the graph.
         weights: Folder of the external data of a model that is given as bytes.
         shared_arena: Whether to take memory from the arena of the process, which may be limited.
+        profile_to: Begin of the name of a file for ONNX Runtime's profile; none without it.
 
     Raises:
         InputError: ONNX Runtime refuses the model, or lacks the provider.
     """
     options = options.resolved()
     name = "the model" if isinstance(model, bytes) else str(model)
-    available = ort.get_available_providers()
-    if options.provider not in available:
+    if options.provider not in _providers():
         raise InputError(
             f"provider {options.provider!r} is not in this ONNX Runtime; it has"
-            f" {', '.join(available)}"
+            f" {', '.join(_providers())}"
         )
     try:
         session = ort.InferenceSession(
             model if isinstance(model, bytes) else str(model),
-            _session_options(options, optimise, weights, shared_arena),
+            _session_options(options, optimise, weights, shared_arena, profile_to),
             providers=[options.provider],
         )
     except Exception as error:  # ORT's exceptions have no common base
@@ -169,7 +183,7 @@ def random_feeds(
         InputError: A free dimension without a size, or a shape that is absurd or does not fit.
     """
     shapes = [_feed_shape(spec, sizes or {}) for spec in inputs]
-    for spec, shape in zip(inputs, shapes, strict=True):
+    for spec, shape in zip(inputs, shapes):
         if math.prod(shape) > MOST_ELEMENTS:
             raise InputError(
                 f"input {spec.name!r}: shape {'x'.join(map(str, shape))} has more than"
@@ -177,13 +191,21 @@ def random_feeds(
             )
     rng = np.random.default_rng(seed)
     return [
-        {spec.name: _random(rng, spec, shape) for spec, shape in zip(inputs, shapes, strict=True)}
+        {spec.name: _random(rng, spec, shape) for spec, shape in zip(inputs, shapes)}
         for _ in range(count)
     ]
 
 
+def _providers() -> list[str]:
+    return ort.get_available_providers()  # type: ignore[no-any-return]
+
+
 def _session_options(
-    options: RunOptions, optimise: bool, weights: Path | None, shared_arena: bool
+    options: RunOptions,
+    optimise: bool,
+    weights: Path | None,
+    shared_arena: bool,
+    profile_to: Path | None,
 ) -> ort.SessionOptions:
     ort.set_default_logger_severity(4)  # it has no logger of the session where it allocates
     settings = ort.SessionOptions()
@@ -191,8 +213,13 @@ def _session_options(
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
     settings.enable_cpu_mem_arena = options.arena
-    # A waiting pool that spins takes the CPU of whoever is being measured.
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    settings.enable_mem_pattern = options.memory_pattern
+    spinning = "1" if options.spinning else "0"
+    settings.add_session_config_entry("session.intra_op.allow_spinning", spinning)
+    if options.denormal_as_zero:
+        settings.add_session_config_entry("session.set_denormal_as_zero", "1")
+    for key, value in options.config:
+        settings.add_session_config_entry(key, value)
     if shared_arena:
         settings.add_session_config_entry("session.use_env_allocators", "1")
     if not optimise:
@@ -201,6 +228,9 @@ def _session_options(
         settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         # Packing copies weights that are mapped from a file.
         settings.add_session_config_entry("session.disable_prepacking", "1")
+    if profile_to is not None:
+        settings.enable_profiling = True
+        settings.profile_file_prefix = str(profile_to)
     if weights is not None:
         key = "session.model_external_initializers_file_folder_path"
         settings.add_session_config_entry(key, str(weights))
@@ -266,7 +296,7 @@ def _feed_shape(spec: InputSpec, sizes: Sizes) -> tuple[int, ...]:
 def _whole_shape(spec: InputSpec, given: tuple[int, ...]) -> tuple[int, ...]:
     fits = len(given) == len(spec.shape) and all(
         have > 0 and (have == need or not isinstance(need, int))
-        for have, need in zip(given, spec.shape, strict=False)
+        for have, need in zip(given, spec.shape)
     )
     if not fits:
         wanted = "x".join("?" if n is None else str(n) for n in spec.shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Union
 
 import onnxruntime as ort
 
@@ -18,7 +18,7 @@ from onnxtrim.bench.session import (
     open_session,
 )
 
-PathLike = str | os.PathLike[str]
+PathLike = Union[str, "os.PathLike[str]"]
 
 
 def check_models(models: Sequence[PathLike], options: RunOptions) -> list[InputSpec]:
@@ -66,11 +66,10 @@ def _check_outputs(models: Sequence[PathLike], sessions: list[ort.InferenceSessi
         raise InputError(
             f"{models[1]} has {len(original)} outputs but {models[0]} has {len(candidate)}"
         )
-    for (name, kind, shape), (_, other_kind, other) in zip(original, candidate, strict=True):
+    for (name, kind, shape), (_, other_kind, other) in zip(original, candidate):
         # Shape inference may know a size in one file only; two known sizes must agree.
         alike = len(shape) == len(other) and all(
-            a == b or not (isinstance(a, int) and isinstance(b, int))
-            for a, b in zip(shape, other, strict=False)
+            a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in zip(shape, other)
         )
         if kind != other_kind or not alike:
             raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,8 +46,21 @@ def model_size(path: str | os.PathLike[str]) -> ModelSize:
 
 def size_metrics(size: ModelSize, original: ModelSize | None = None) -> Metrics:
     """``model.*`` metrics of a model, or of a candidate beside its original."""
+    return _metrics(size, original, ("file_bytes", "initializer_bytes"))
+
+
+def file_metrics(models: Sequence[str | os.PathLike[str]]) -> Metrics:
+    """``model.file_bytes`` of ``[model]`` or ``[candidate, original]`` that are one file each.
+
+    For devices without the package onnx, which would tell more.
+    """
+    sizes = [ModelSize(Path(model).stat().st_size, 0, 0) for model in models]
+    return _metrics(sizes[0], sizes[1] if len(sizes) > 1 else None, ("file_bytes",))
+
+
+def _metrics(size: ModelSize, original: ModelSize | None, names: Sequence[str]) -> Metrics:
     metrics: Metrics = {}
-    for name in ("file_bytes", "initializer_bytes"):
+    for name in names:
         value = getattr(size, name)
         metrics[f"model.{name}"] = Metric.exact(value, "bytes")
         if original is not None:

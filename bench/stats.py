@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special
+
+from onnxtrim.bench.student import normal_quantile, t_quantile
 
 
 class Interval(NamedTuple):
@@ -47,16 +48,22 @@ def yuen_interval(values: Sequence[float], confidence: float = 0.95, trim: float
     Raises:
         ValueError: Fewer than 2 values, or ``trim`` outside [0, 0.5).
     """
-    ordered, cut = _ordered(values, trim)
-    count = len(ordered)
-    kept = count - 2 * cut
-    if kept < 2:
-        raise ValueError(f"{count} values are too few for an interval")
-    winsorised = np.clip(ordered, ordered[cut], ordered[count - cut - 1])
-    error = math.sqrt((count - 1) * float(winsorised.var(ddof=1)) / (kept * (kept - 1)))
-    half = float(special.stdtrit(kept - 1, 0.5 + confidence / 2)) * error
+    error, freedom = _trimmed_error(values, trim)
+    half = t_quantile(0.5 + confidence / 2, freedom) * error
     mean = trimmed_mean(values, trim)
     return Interval(mean, mean - half, mean + half)
+
+
+def detectable(values: Sequence[float], trim: float = 0.2) -> float:
+    """The difference that so many values find in 80% of cases, with an error of 5% (one-sided).
+
+    (t at 0.95 + t at 0.80) · SE, with SE and degrees of freedom as in :func:`yuen_interval`.
+
+    Raises:
+        ValueError: Fewer than 2 values, or ``trim`` outside [0, 0.5).
+    """
+    error, freedom = _trimmed_error(values, trim)
+    return (t_quantile(0.95, freedom) + t_quantile(0.80, freedom)) * error
 
 
 def clopper_pearson(hits: int, count: int, confidence: float = 0.95) -> Interval:
@@ -70,6 +77,8 @@ def clopper_pearson(hits: int, count: int, confidence: float = 0.95) -> Interval
     """
     if not 0 <= hits <= count or count == 0:
         raise ValueError(f"{hits} of {count} is no share")
+    from scipy import special  # not on a device, which only measures
+
     tail = (1 - confidence) / 2
     low = float(special.betaincinv(hits, count - hits + 1, tail)) if hits else 0.0
     high = float(special.betaincinv(hits + 1, count - hits, 1 - tail)) if hits < count else 1.0
@@ -98,7 +107,7 @@ def tango_interval(losses: int, gains: int, count: int, confidence: float = 0.95
     """
     if min(losses, gains) < 0 or losses + gains > count or count == 0:
         raise ValueError(f"{losses} losses and {gains} gains of {count} samples")
-    z = float(special.ndtri(0.5 + confidence / 2))
+    z = normal_quantile(0.5 + confidence / 2)
     value = (gains - losses) / count
     low = _solve_tango(losses, gains, count, z, -1.0, value)
     high = _solve_tango(losses, gains, count, -z, value, 1.0)
@@ -111,7 +120,21 @@ def mcnemar_p(losses: int, gains: int) -> float:
     Source: Q. McNemar, "Note on the sampling error of the difference between correlated
     proportions or percentages", Psychometrika 12, 1947, https://doi.org/10.1007/BF02295996.
     """
+    from scipy import special  # not on a device, which only measures
+
     return min(1.0, 2 * float(special.bdtr(min(losses, gains), losses + gains, 0.5)))
+
+
+def _trimmed_error(values: Sequence[float], trim: float) -> tuple[float, int]:
+    """Standard error of the trimmed mean, and its degrees of freedom."""
+    ordered, cut = _ordered(values, trim)
+    count = len(ordered)
+    kept = count - 2 * cut
+    if kept < 2:
+        raise ValueError(f"{count} values are too few for an interval")
+    winsorised = np.clip(ordered, ordered[cut], ordered[count - cut - 1])
+    error = math.sqrt((count - 1) * float(winsorised.var(ddof=1)) / (kept * (kept - 1)))
+    return error, kept - 1
 
 
 def _ordered(values: Sequence[float], trim: float) -> tuple[np.ndarray, int]:

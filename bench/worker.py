@@ -3,10 +3,10 @@
 Run as ``python -m onnxtrim.bench.worker`` by :mod:`onnxtrim.bench.arms`; imports numpy and
 ONNX Runtime only. While it is another process's turn it sleeps in ``read()``.
 
-Commands: ``{"do": "open" | "warm_up" | "round" | "memory", ...}``; the arguments are those of
-the methods of :class:`Worker` with these names, the answers what they return. A failure is
-``{"error": <one line>, "input": <whether the user's input is to blame>}``. End of input ends
-the process.
+Commands: ``{"do": "open" | "warm_up" | "floor" | "round" | "throughput" | "memory" | "profile",
+...}``; the arguments are those of the methods of :class:`Worker` with these names, the answers
+what they return. A failure is ``{"error": <one line>, "input": <whether the user's input is to
+blame>}``. End of input ends the process.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 import signal
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,12 +26,21 @@ from typing import IO, Any
 
 import numpy as np
 
+from onnxtrim.bench.conditions import EnergyCounter
 from onnxtrim.bench.errors import InputError
 
 MIN_WARM_CALLS = 3
 MIN_WARM_SECONDS = 0.25
 MAX_WARM_SECONDS = 2.0
+FLOOR_CALLS = 400
 STEADY = 0.05  # medians of the last ten calls and the ten before agree within this
+
+
+IDENTITY = (
+    b'\x08\x07:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01'
+    b"\x12\x04\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
+)
+"""A model whose output y is its input x, one float32: onnx, which could make it, is not here."""
 
 
 class Worker:
@@ -40,6 +50,8 @@ class Worker:
         self._calls: list[Callable[[], None]] = []
         self._position = 0
         self._feeds: list[dict[str, Any]] = []  # bound arrays must stay alive
+        self._energy = EnergyCounter()
+        self._due = 0.0
 
     def open(self, model: str, feeds: str, options: dict[str, Any]) -> dict[str, Any]:
         """Open the model and run it once; both timed, in ms."""
@@ -50,11 +62,12 @@ class Worker:
         start = time.perf_counter_ns()
         session = open_session(model, settings)
         created = time.perf_counter_ns()
-        self._calls = list(_bound_calls(session, samples[:1]))
+        prepared = _plain_calls if settings.plain else _bound_calls
+        self._calls = list(prepared(session, samples[:1]))
         bound = time.perf_counter_ns()
         _first_call(self._calls[0], model)
         ran = time.perf_counter_ns()
-        self._calls += _bound_calls(session, samples[1:])
+        self._calls += prepared(session, samples[1:])
         return {"create_ms": (created - start) / 1e6, "first_run_ms": (ran - bound) / 1e6}
 
     def warm_up(self) -> dict[str, Any]:
@@ -74,19 +87,39 @@ class Worker:
         call_ms = statistics.median(times[-20:]) / 1e6
         return {"calls": len(times), "seconds": seconds, "call_ms": call_ms}
 
-    def round(self, calls: int, settle: int, first: int) -> dict[str, Any]:
+    def floor(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Time per call of a model that only copies one number, in ms."""
+        from onnxtrim.bench.session import RunOptions, open_session
+
+        settings = RunOptions(**options)
+        session = open_session(IDENTITY, settings)
+        prepared = _plain_calls if settings.plain else _bound_calls
+        (call,) = prepared(session, [{"x": np.zeros(1, np.float32)}])
+        times = []
+        for _ in range(FLOOR_CALLS):
+            start = time.perf_counter_ns()
+            call()
+            times.append(time.perf_counter_ns() - start)
+        return {"floor_ms": statistics.median(times[FLOOR_CALLS // 2 :]) / 1e6}
+
+    def round(
+        self, calls: int, settle: int, first: int, pause: float = 0.0, extra_ns: int = 0
+    ) -> dict[str, Any]:
         """One turn: ``settle`` calls to refill the caches, then ``calls`` calls.
 
         Args:
             calls: Calls that count.
             settle: Calls before them.
             first: Which of the feeds comes first; they are cycled.
+            pause: Seconds from the start of one call to the start of the next, at least.
+            extra_ns: Time by which a busy loop prolongs every call, to check the harness.
         """
         self._position = first
-        settle_ns = [self._timed_call() for _ in range(settle)]
+        settle_ns = [self._timed_call(pause, extra_ns) for _ in range(settle)]
+        energy = self._energy.read()
         wait, switches, cpu = _run_queue_wait(), _switches(), time.process_time_ns()
         begin = time.perf_counter_ns()
-        calls_ns = [self._timed_call() for _ in range(calls)]
+        calls_ns = [self._timed_call(pause, extra_ns) for _ in range(calls)]
         wall = time.perf_counter_ns() - begin
         cpu, wait_after = time.process_time_ns() - cpu, _run_queue_wait()
         return {
@@ -96,6 +129,31 @@ class Worker:
             "cpu_ns": cpu,
             "wait_ns": None if wait is None or wait_after is None else wait_after - wait,
             "switches": _switches() - switches,
+            "joules": self._energy.since(energy),
+        }
+
+    def throughput(self, clients: int, length: float) -> dict[str, Any]:
+        """So many threads call one after another for so many seconds; calls that ended count."""
+        counts = [0] * clients
+        begin = time.perf_counter()
+
+        def work(client: int) -> None:
+            place = client
+            while time.perf_counter() - begin < length:
+                self._calls[place % len(self._calls)]()
+                place += clients
+                counts[client] += 1
+
+        threads = [threading.Thread(target=work, args=(client,)) for client in range(clients)]
+        cpu, start = time.process_time_ns(), time.perf_counter_ns()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return {
+            "calls": sum(counts),
+            "wall_ns": time.perf_counter_ns() - start,
+            "cpu_ns": time.process_time_ns() - cpu,
         }
 
     def memory(self, model: str, feeds: str, options: dict[str, Any], runs: int) -> dict[str, Any]:
@@ -106,9 +164,10 @@ class Worker:
         samples = _load_feeds(feeds)
         gc.collect()
         reset = _reset_peak()
-        rss, pss = _status("VmRSS") or _max_rss(), _pss()
+        rss, pss, split = _status("VmRSS") or _max_rss(), _pss(), _split()
         session = open_session(model, settings)
         load_peak, load_pss = _peak(reset) - rss, _grown(pss)
+        load_split = [None if a is None or b is None else b - a for a, b in zip(split, _split())]
         _reset_peak()
         calls = list(_bound_calls(session, samples[:1]))
         _first_call(calls[0], model)
@@ -123,16 +182,46 @@ class Worker:
             "load_peak": max(load_peak, 0),
             "run_peak": max(run_peak, 0),
             "load_pss": load_pss,
+            "load_split": load_split,
             "steady_pss": steady,
             "method": "hwm" if reset else "maxrss",
         }
 
-    def _timed_call(self) -> int:
+    def profile(
+        self,
+        model: str,
+        feeds: str,
+        options: dict[str, Any],
+        folder: str,
+        runs: int,
+        copy: str | None = None,
+    ) -> dict[str, Any]:
+        """Kernel times of the nodes; see ``bench.profiler``."""
+        from onnxtrim.bench.profiler import profile_nodes
+        from onnxtrim.bench.session import RunOptions
+
+        settings = RunOptions(**options)
+        return profile_nodes(model, _load_feeds(feeds), settings, Path(folder), runs, copy)
+
+    def _timed_call(self, pause: float = 0.0, extra_ns: int = 0) -> int:
         call = self._calls[self._position % len(self._calls)]
         self._position += 1
+        if pause:
+            self._sleep_until_due(pause)
         start = time.perf_counter_ns()
         call()
+        if extra_ns:
+            until = time.perf_counter_ns() + extra_ns
+            while time.perf_counter_ns() < until:
+                pass
         return time.perf_counter_ns() - start
+
+    def _sleep_until_due(self, pause: float) -> None:
+        """Sleep until the next call is due; a late one does not hasten those after it."""
+        now = time.perf_counter()
+        self._due = max(self._due, now)
+        time.sleep(self._due - now)
+        self._due += pause
 
 
 def _load_feeds(path: str) -> list[dict[str, Any]]:
@@ -154,6 +243,12 @@ def _bound_calls(session: Any, samples: list[dict[str, Any]]) -> Iterator[Callab
         for output in session.get_outputs():
             binding.bind_output(output.name)
         yield functools.partial(session.run_with_iobinding, binding)
+
+
+def _plain_calls(session: Any, samples: list[dict[str, Any]]) -> Iterator[Callable[[], None]]:
+    """One function per sample that runs it as most programs do."""
+    for feeds in samples:
+        yield functools.partial(session.run, None, feeds)
 
 
 def _first_call(call: Callable[[], None], model: str) -> None:
@@ -211,6 +306,11 @@ def _status(key: str) -> int | None:
 
 def _pss() -> int | None:
     return _kilobytes("/proc/self/smaps_rollup", "Pss")
+
+
+def _split() -> list[int | None]:
+    """Proportional size of anonymous and of file pages (Linux 5.4 and later)."""
+    return [_kilobytes("/proc/self/smaps_rollup", key) for key in ("Pss_Anon", "Pss_File")]
 
 
 def _grown(pss: int | None) -> int | None:

@@ -14,7 +14,7 @@ from onnxtrim.bench.accuracy import compare_accuracy, measure_accuracy
 from onnxtrim.bench.data import DataSource, InputSpec, open_data
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.stats import clopper_pearson, mcnemar_p, tango_interval
-from tests.bench_models import save_graph
+from tests.bench_models import Dim, save_graph
 
 F32 = np.dtype(np.float32)
 
@@ -130,3 +130,113 @@ def test_nan_output_is_not_counted(tmp_path: Path, models: tuple[Path, Path]) ->
     x[3, 1] = -1
     with pytest.raises(InputError, match=r"root\.onnx: the output is NaN for sample 3"):
         compare_accuracy(models[0], root, source(x, np.zeros(5, int)), batch=2)
+
+
+def test_classes_are_told_apart(models: tuple[Path, Path]) -> None:
+    """The second model never answers class 2, so that class 2 is lost and no other."""
+    rng = np.random.default_rng(2)
+    x = rng.random((300, 3))
+    labels = x.argmax(1)
+    classes = compare_accuracy(*models, source(x, labels), batch=64)[1].to_json()["classes"]
+    assert [each["class"] for each in classes] == [0, 1, 2]
+    assert [each["samples"] for each in classes] == np.bincount(labels).tolist()
+    lost = classes[2]
+    assert (lost["original"], lost["candidate"]) == (1, 0)
+    assert (lost["losses"], lost["gains"]) == (lost["samples"], 0)
+    wanted = tango_interval(lost["losses"], 0, lost["samples"])
+    found = [lost["delta"][end] for end in ("value", "low", "high")]
+    assert found == pytest.approx([100 * end for end in wanted])
+    assert classes[0]["delta"]["value"] == 0
+    absent = compare_accuracy(*models, source(x, labels * 0))[1].to_json()["classes"]
+    assert [each["class"] for each in absent] == [0], "a class without samples has no entry"
+
+
+def test_chosen_metrics(models: tuple[Path, Path]) -> None:
+    rng = np.random.default_rng(3)
+    x = rng.random((200, 3))
+    data = source(x, x.argmax(1))
+    metrics, _ = compare_accuracy(*models, data, metrics=["f1", "cosine", "f1"])
+    assert "accuracy.top1" not in metrics, "it is not among the chosen"
+    assert metrics["accuracy.f1.original"].value == 1
+    assert metrics["accuracy.f1"].unit == "share"
+    delta = metrics["accuracy.f1.delta"]
+    assert delta.unit == "points"
+    assert delta.value == pytest.approx(100 * (metrics["accuracy.f1"].value - 1))
+    assert delta.low < delta.value < delta.high < 0
+    assert metrics["accuracy.cosine"].unit == metrics["accuracy.cosine.delta"].unit == "value"
+    both, _ = compare_accuracy(*models, data, metrics=["top1", "kl"])
+    assert {"accuracy.top1.delta", "accuracy.kl.delta"} <= set(both)
+    assert "accuracy.cosine" in compare_accuracy(*models, source(x), metrics=["cosine"])[0]
+    for name in ("top1", "f1"):
+        with pytest.raises(InputError, match="has no labels, so"):
+            compare_accuracy(*models, source(x), metrics=[name])
+    again, _ = compare_accuracy(*models, data, batch=7, metrics=["f1"])
+    assert again["accuracy.f1.delta"] == delta
+
+
+def sequences(tmp_path: Path) -> tuple[Path, Path]:
+    """``(x, z)`` → ``x + z`` and ``x − z``; scores of shape (samples, steps, 3)."""
+    shape: list[Dim] = ["n", "t", 3]
+    paths = []
+    for name, node in (
+        ("sum", helper.make_node("Add", ["x", "z"], ["y"])),
+        ("difference", helper.make_node("Sub", ["x", "z"], ["y"])),
+    ):
+        path = tmp_path / f"{name}.onnx"
+        paths.append(save_graph(path, [node], [("x", shape), ("z", shape)], [("y", shape)]))
+    return paths[0], paths[1]
+
+
+def test_steps_and_several_inputs(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    x, z = rng.standard_normal((2, 60, 5, 3)).astype(np.float32)
+    labels = (x + z).argmax(-1)
+    labels[:, 3:] = -100
+    labels[7] = -100  # nothing of this sample counts
+    specs = [InputSpec(name, F32, ("n", "t", 3)) for name in "xz"]
+    data = open_data({"x": x, "z": z, "labels": labels}, specs, any_labels=True)
+    metrics, counts = compare_accuracy(*sequences(tmp_path), data, batch=16)
+    kept = labels != -100
+    right = ((x - z).argmax(-1) == labels)[kept]
+    assert metrics["accuracy.top1.original"].value == 1
+    assert metrics["accuracy.top1"].value == pytest.approx(right.mean())
+    assert (counts.losses, counts.gains) == (np.sum(~right), 0)
+    assert "accuracy.mcnemar_p" not in metrics, "it is for independent samples"
+    delta = metrics["accuracy.top1.delta"]
+    assert delta.value == pytest.approx(100 * (right.mean() - 1))
+    assert delta.low < delta.value < delta.high
+    classes = counts.to_json()["classes"]
+    assert sum(each["samples"] for each in classes) == kept.sum()
+    assert all(list(each["delta"]) == ["value"] for each in classes)
+    masked = open_data({"x": x, "z": z, "labels": labels * 0 - 100}, specs, any_labels=True)
+    with pytest.raises(InputError, match="no sample counts"):
+        compare_accuracy(*sequences(tmp_path), masked)
+
+
+def test_steps_of_changing_length_stream(tmp_path: Path) -> None:
+    """Shards whose sequences differ in length are not joined."""
+    rng = np.random.default_rng(5)
+    for steps in (2, 4):
+        x = rng.standard_normal((6, steps, 3)).astype(np.float32)
+        np.savez(tmp_path / f"{steps}.npz", x=x, z=0 * x, labels=x.argmax(-1))
+    specs = [InputSpec(name, F32, ("n", "t", 3)) for name in "xz"]
+    data = open_data(tmp_path, specs, any_labels=True)
+    metrics, counts = compare_accuracy(*sequences(tmp_path), data, batch=4)
+    assert metrics["accuracy.top1"].value == 1
+    assert sum(each["samples"] for each in counts.to_json()["classes"]) == 6 * 2 + 6 * 4
+
+
+def test_regression(models: tuple[Path, Path]) -> None:
+    x = np.random.default_rng(6).random((40, 3)).astype(np.float32)
+    specs = [InputSpec("x", F32, ("n", 3))]
+    data = open_data({"x": x, "labels": x}, specs, any_labels=True)
+    metrics, _ = compare_accuracy(*models, data, metrics=["mae", "rmse"])
+    assert metrics["accuracy.mae.original"].value == 0
+    assert metrics["accuracy.mae"].value == pytest.approx(x[:, 2].sum() / x.size)
+    assert metrics["accuracy.rmse"].value == pytest.approx(((x[:, 2] ** 2).sum() / x.size) ** 0.5)
+    assert "accuracy.agreement" not in metrics, "numbers are no class scores"
+    with pytest.raises(InputError, match=r"'labels' is float32; give integers.*mae or rmse"):
+        compare_accuracy(*models, data)
+    with pytest.raises(InputError, match="array 'labels' has NaN"):
+        bad = {"x": x, "labels": np.where(x < 0.1, np.nan, x)}
+        compare_accuracy(*models, open_data(bad, specs, any_labels=True), metrics=["mae"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from onnxtrim.bench.compare import Settings, bench_model, compare
+from onnxtrim.bench.compare import bench_model, compare
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.files import sha256_file
-from onnxtrim.bench.session import RunOptions
+from onnxtrim.bench.latency import Protocol
+from onnxtrim.bench.session import RunOptions, open_session
+from onnxtrim.bench.settings import Settings
+from onnxtrim.bench.verdict import non_inferior
 from tests.bench_models import save_graph, save_mlp
 
-QUICK = Settings(RunOptions(1), launches=2, rounds=2)
+QUICK = Settings(RunOptions(1), Protocol(launches=2, rounds=2))
 NOTHING = Settings(RunOptions(1), latency=False, memory=False)
 
 
@@ -140,7 +144,7 @@ def test_bad_input(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     with pytest.raises(InputError, match="absent"):
         compare(pair[0], tmp_path / "absent.onnx", settings=NOTHING)
     with pytest.raises(InputError, match="launches is 1"):
-        compare(*pair, settings=Settings(RunOptions(1), launches=1, memory=False))
+        compare(*pair, settings=Settings(RunOptions(1), Protocol(launches=1), memory=False))
     with pytest.raises(InputError, match="float64"):
         compare(*pair, data={"x": np.zeros((2, 8))}, settings=NOTHING)
     with pytest.raises(InputError, match="batch is 0"):
@@ -151,5 +155,56 @@ def test_more_threads_than_cpus_is_said(pair: tuple[Path, Path]) -> None:
     crowded = Settings(RunOptions(4096), latency=False, memory=False)
     from onnxtrim.bench.compare import _warnings
 
-    (warning,) = _warnings(crowded, None, [])
+    (warning,) = _warnings(crowded, [])
     assert "4096 threads" in warning
+
+
+def test_verdict(pair: tuple[Path, Path]) -> None:
+    """A model beside itself passes with enough samples; one that answers otherwise fails."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2000, 8)).astype(np.float32)
+    session = open_session(pair[0], RunOptions(1))
+    labels = session.run(None, {"x": x})[0].argmax(1)
+    settings = replace(NOTHING, max_drop=0.5)
+    data = {"x": x, "labels": labels}
+    same = compare(pair[0], pair[0], data=data, settings=settings)
+    assert same.verdict == non_inferior(0, 0, 2000, 0.005)
+    assert same.verdict is not None
+    assert same.verdict.answer == "pass"
+    value = json.loads(json.dumps(same.to_json(), allow_nan=False))
+    assert value["details"]["accuracy"]["verdict"] == same.verdict.to_json()
+    assert value["options"]["max_drop"] == 0.5
+    worse = compare(*pair, data=data, settings=settings).verdict
+    assert worse is not None
+    assert worse.answer == "fail"
+    few = {"x": x[:50], "labels": labels[:50]}
+    unknown = compare(pair[0], pair[0], data=few, settings=settings).verdict
+    assert unknown is not None
+    assert (unknown.answer, unknown.samples) == ("inconclusive", 50)
+    assert compare(*pair, data=data, settings=NOTHING).verdict is None
+
+
+def test_verdicts_that_cannot_be_given(pair: tuple[Path, Path]) -> None:
+    settings = replace(NOTHING, max_drop=0.5)
+    with pytest.raises(InputError, match="max_drop needs samples with labels"):
+        compare(*pair, settings=settings)
+    with pytest.raises(InputError, match="has no labels, so max_drop can't be judged"):
+        compare(*pair, data={"x": samples(5)["x"]}, settings=settings)
+    with pytest.raises(InputError, match="percentage points below 100"):
+        replace(NOTHING, max_drop=-1.0)
+    with pytest.raises(InputError, match="add top1"):
+        replace(settings, metrics=("f1",))
+    with pytest.raises(InputError, match="add top1"):
+        replace(settings, accuracy=False)
+
+
+def test_metrics_of_the_settings(pair: tuple[Path, Path]) -> None:
+    settings = replace(NOTHING, metrics=("rmse",))
+    labels = np.zeros((20, 4))
+    result = compare(*pair, data=samples(20, labels=labels), settings=settings)
+    assert {"accuracy.rmse", "accuracy.rmse.original"} <= set(result.metrics)
+    assert result.to_json()["options"]["metrics"] == ["rmse"]
+    with pytest.raises(InputError, match="metric 'f2': must be one of"):
+        compare(*pair, data=samples(5), settings=replace(NOTHING, metrics=("f2",)))
+    with pytest.raises(InputError, match="give integers, the class of each sample"):
+        bench_model(pair[0], data=samples(20, labels=labels), settings=NOTHING)

@@ -2,90 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import signal
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from onnxtrim.bench import arms, latency
 from onnxtrim.bench.errors import InputError, WorkerError
-from onnxtrim.bench.latency import compare_latency, measure_latency
+from onnxtrim.bench.latency import Protocol, compare_latency, measure_latency
+from onnxtrim.bench.latency_metrics import latency_metrics
 from onnxtrim.bench.launches import LatencyResult
 from onnxtrim.bench.memory import MemoryResult, measure_memory, memory_metrics
-from onnxtrim.bench.session import RunOptions
 from tests.bench_models import save_mlp
-
-ONE = RunOptions(1)
-
-
-def feeds(width: int = 64) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(0)
-    return [{"x": rng.standard_normal((1, width)).astype(np.float32)} for _ in range(3)]
-
-
-class Weather:
-    """A simulated machine: launch biases, noise, and a drift that hits whoever runs."""
-
-    def __init__(self, seed: int, *, ratio: float, launch_sd: float = 0.005) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.ratio = ratio
-        self.launch_sd = launch_sd
-        self.drift = 0.0  # relative growth per round
-        self.rounds = 0
-        self.turns: list[str] = []
-        self.asked: list[tuple[str, int]] = []
-        self.dies_after = 10**9
-        self.unit = 200_000  # ns per call of the original
-
-
-class FakeArm:
-    """Stands in for a process; ``original`` is the name of the first model."""
-
-    weather: Weather
-
-    def __init__(self, model: str, pad: int = 0) -> None:
-        assert 0 <= pad < 4096
-        self.model = model
-        self.bias = self.weather.rng.normal(0, self.weather.launch_sd)
-        if Path(model).name != "original":
-            self.bias += math.log(self.weather.ratio)
-
-    def __enter__(self) -> FakeArm:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        pass
-
-    def wait_ready(self) -> None:
-        pass
-
-    def ask(self, do: str, **values: Any) -> dict[str, Any]:
-        weather = self.weather
-        if do == "open":
-            return {"create_ms": 10 * math.exp(self.bias), "first_run_ms": 1.0}
-        if do == "warm_up":
-            call_ms = weather.unit * math.exp(self.bias) / 1e6
-            return {"calls": 20, "seconds": 0.25, "call_ms": call_ms}
-        weather.rounds += 1
-        weather.turns.append(Path(self.model).name)
-        weather.asked.append((Path(self.model).name, values["calls"]))
-        if weather.rounds > weather.dies_after:
-            raise WorkerError("died")
-        level = self.bias + weather.drift * weather.rounds + weather.rng.normal(0, 0.01)
-        calls = weather.unit * np.exp(level + 0.02 * weather.rng.standard_exponential(5))
-        return {
-            "calls_ns": [int(call) for call in calls],
-            "settle_ns": [10**9] * values["settle"],  # must never count
-            "wall_ns": max(int(calls.sum()), 1),
-            "cpu_ns": int(calls.sum()),
-            "wait_ns": int(calls.sum() / 4),
-            "switches": 1,
-        }
+from tests.simulated import ONE, FakeArm, Weather, feeds
 
 
 @pytest.fixture
@@ -100,7 +32,7 @@ def simulate(
 ) -> LatencyResult:
     monkeypatch.setattr(FakeArm, "weather", weather, raising=False)
     monkeypatch.setattr(latency, "Arm", FakeArm)
-    return compare_latency(*paths, feeds(), ONE, **numbers)
+    return compare_latency(*paths, feeds(), ONE, Protocol(**numbers))
 
 
 def test_order_is_abba_or_baab(monkeypatch: pytest.MonkeyPatch, paths: tuple[Path, Path]) -> None:
@@ -138,7 +70,7 @@ def test_calls_per_round_are_frozen(
 def test_ratio_is_found_and_swapping_inverts_it(
     monkeypatch: pytest.MonkeyPatch, paths: tuple[Path, Path], ratio: float
 ) -> None:
-    found = simulate(monkeypatch, paths, Weather(1, ratio=ratio)).metrics()
+    found = latency_metrics(simulate(monkeypatch, paths, Weather(1, ratio=ratio)))
     for name in ("latency.p50.ratio", "latency.p10.ratio"):
         assert found[name].value == pytest.approx(ratio, rel=0.01)
         assert found[name].low < found[name].value < found[name].high
@@ -146,14 +78,14 @@ def test_ratio_is_found_and_swapping_inverts_it(
     assert found["latency.p50"].value == pytest.approx(0.2 * ratio, rel=0.05)
     assert found["load.session_create"].value == pytest.approx(10 * ratio, rel=0.02)
     assert found["load.to_first_run.original"].value == pytest.approx(11, rel=0.02)
-    swapped = compare_latency(paths[1], paths[0], feeds(), ONE).metrics()
+    swapped = latency_metrics(compare_latency(paths[1], paths[0], feeds(), ONE))
     assert swapped["latency.p50.ratio"].value == pytest.approx(1 / ratio, rel=0.01)
 
 
 def test_drift_hits_both_alike(monkeypatch: pytest.MonkeyPatch, paths: tuple[Path, Path]) -> None:
     weather = Weather(2, ratio=1.0, launch_sd=0.0)
     weather.drift = 0.10 / (8 * 24 * 2)  # 10% over the whole session
-    ratio = simulate(monkeypatch, paths, weather).metrics()["latency.p50.ratio"]
+    ratio = latency_metrics(simulate(monkeypatch, paths, weather))["latency.p50.ratio"]
     assert ratio.value == pytest.approx(1, abs=0.003)
 
 
@@ -164,7 +96,7 @@ def test_intervals_hold_the_truth(
     missed = 0
     for seed in range(60):
         weather = Weather(seed, ratio=1.0)
-        ratio = simulate(monkeypatch, paths, weather, rounds=4, seed=seed).metrics()
+        ratio = latency_metrics(simulate(monkeypatch, paths, weather, rounds=4, seed=seed))
         missed += not ratio["latency.p50.ratio"].low <= 1 <= ratio["latency.p50.ratio"].high
     assert missed < 8
 
@@ -174,7 +106,8 @@ def test_launches_are_the_sample(monkeypatch: pytest.MonkeyPatch, paths: tuple[P
 
     def width(**numbers: int) -> float:
         weather = Weather(4, ratio=1.0, launch_sd=0.02)
-        ratio = simulate(monkeypatch, paths, weather, **numbers).metrics()["latency.p50.ratio"]
+        found = latency_metrics(simulate(monkeypatch, paths, weather, **numbers))
+        ratio = found["latency.p50.ratio"]
         return ratio.high - ratio.low
 
     assert width(launches=8, rounds=96) > 0.5 * width(launches=8, rounds=8)
@@ -220,19 +153,22 @@ def test_real_models(tmp_path: Path) -> None:
     small = save_mlp(tmp_path / "small.onnx", [64, 256, 256, 10])
     large = save_mlp(tmp_path / "large.onnx", [64, 1024, 512, 10])
     copy = Path(shutil.copy(small, tmp_path / "copy.onnx"))
-    numbers: dict[str, Any] = {"launches": 3, "rounds": 6, "round_ms": 5.0}
-    slower = compare_latency(small, large, feeds(), ONE, **numbers).metrics()
+    quick = Protocol(launches=3, rounds=6, round_ms=5.0)
+    slower = latency_metrics(compare_latency(small, large, feeds(), ONE, quick))
     assert slower["latency.p50.ratio"].value > 1.5
     assert slower["load.session_create"].value > 0
     steps: list[tuple[str, int, int]] = []
     same = compare_latency(
-        small, copy, feeds(), ONE, progress=lambda *step: steps.append(step), **numbers
+        small, copy, feeds(), ONE, quick, progress=lambda *step: steps.append(step)
     )
-    assert same.metrics()["latency.p50.ratio"].value == pytest.approx(1, abs=0.15)
+    assert latency_metrics(same)["latency.p50.ratio"].value == pytest.approx(1, abs=0.15)
     assert len(same.launches[2].rounds) == 12
     assert steps[-1] == ("latency", 3, 3)
-    alone = measure_latency(small, feeds(), ONE, launches=2, rounds=2, round_ms=5.0).metrics()
-    assert set(alone) == {
+    assert same.floor_ms is not None
+    assert 0 < same.floor_ms < 1
+    once = measure_latency(small, feeds(), ONE, Protocol(launches=2, rounds=2, round_ms=5.0))
+    assert set(latency_metrics(once)) - {"latency.p99"} == {
+        "latency.p10",
         "latency.p50",
         "load.session_create",
         "load.first_run",

@@ -60,6 +60,7 @@ def test_worker_imports_numpy_and_onnxruntime_only(model: str) -> None:
             {"do": "warm_up"},
             {"do": "round", "calls": 2, "settle": 1, "first": 0},
             {"do": "memory", **place, "runs": 10},
+            {"do": "profile", **place, "folder": str(Path(path).parent), "runs": 3},
         ]
         code = (
             "import sys; from onnxtrim.bench.worker import main; main();"
@@ -74,7 +75,7 @@ def test_worker_imports_numpy_and_onnxruntime_only(model: str) -> None:
             cwd=root(),
         )
     answers = [json.loads(line) for line in run.stdout.splitlines()]
-    assert len(answers) == 5
+    assert len(answers) == 6
     assert not any("error" in answer for answer in answers)
     foreign = {"torch", "onnx", "onnx_ir", "scipy", "click", "rich", "matplotlib", "google"}
     found = set(run.stderr.split())

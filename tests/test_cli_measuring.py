@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from onnxtrim.bench.session import RunOptions, open_session
 from onnxtrim.bench.size import model_size
 from tests import cli
-from tests.cli import QUICK, UNMEASURED, run
+from tests.bench_models import save_mlp
+from tests.cli import QUICK, UNMEASURED, WIDTHS, refused, run, samples
 
 METRIC = {"value", "low", "high", "unit"}
 
@@ -126,6 +129,50 @@ def test_a_model_beside_itself_is_equal(here: Path) -> None:
     assert values["model.file_bytes.ratio"] == 1
     assert values["accuracy.agreement"] == 1
     assert values["accuracy.top1.delta"] == 0
+
+
+def test_verdict_is_told_and_decides_the_exit_code(here: Path) -> None:
+    """0 for pass, 1 for fail, 3 for too few samples; the table comes in any case."""
+    save_mlp(here / "other.onnx", WIDTHS, seed=5)
+    x = samples(4000, seed=3)
+    session = open_session("model.onnx", RunOptions(1))
+    labels = session.run(None, {"x": x})[0].argmax(1)
+    np.savez("many.npz", x=x, labels=labels)
+    np.savez("few.npz", x=x[:60], labels=labels[:60])
+    command = ("compare", "model.onnx", "model.onnx", "--max-drop", "0.5pp", *UNMEASURED)
+    passed = run(*command, "--eval", "many.npz")
+    assert (passed.code, passed.err) == (0, "")
+    assert passed.out.splitlines()[-1].startswith("pass: the difference in accuracy is above -0.5")
+    unknown = run(*command, "--eval", "few.npz")
+    assert unknown.code == 3
+    assert "needs about 539 samples, has 60" in unknown.out.splitlines()[-1]
+    assert "accuracy.top1" in unknown.out
+    other = ("compare", "model.onnx", "other.onnx", "--max-drop", "0.5", *UNMEASURED)
+    failed = run(*other, "--eval", "many.npz", "--json")
+    assert failed.code == 1
+    verdict = json.loads(failed.out)["details"]["accuracy"]["verdict"]
+    assert verdict["answer"] == "fail"
+    assert verdict["high"] < -0.5
+
+
+def test_metrics_by_name(here: Path) -> None:
+    options = ("--eval", "test.npz", "--metric", "f1", "--metric", "kl", *UNMEASURED)
+    shown = run("compare", "model.onnx", "model.onnx", *options)
+    assert (shown.code, shown.err) == (0, "")
+    rows = {line.split()[0]: line for line in shown.out.splitlines() if line.strip()}
+    assert re.search(r"\d\d\.\d\d% \[.*\+0\.00 pp", rows["accuracy.f1"])
+    assert "accuracy.kl" in rows
+    assert "accuracy.top1" not in rows
+    values = metric_values(run("compare", "model.onnx", "model.onnx", *options, "--json").json())
+    assert values["accuracy.f1.delta"] == values["accuracy.kl"] == 0
+
+
+def test_metrics_and_verdict_need_samples(here: Path) -> None:
+    command = ("compare", "model.onnx", "model.onnx", *UNMEASURED)
+    refused(*command, "--max-drop", "0.5", says="--max-drop needs --eval")
+    refused(*command, "--metric", "f1", says="--metric needs --eval")
+    refused(*command, "--eval", "test.npz", "--max-drop", "1%", says="0.5 or 0.5pp")
+    refused(*command, "--eval", "test.npz", "--metric", "f2", says="metric 'f2': must be one of")
 
 
 # --- sweep, report ------------------------------------------------------------------------------

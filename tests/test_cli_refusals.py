@@ -224,7 +224,7 @@ DATA = ("--data", "calib.npz")
         (("bench", *MODEL, "--rounds", "3"), "rounds is 3; give an even number"),
         (("bench", *MODEL, "--threads", "0"), "--threads"),
         (("bench", *MODEL, "--shape", "x=1x7"), "shape 1x7 does not fit batchx6"),
-        (("compare", *MODEL), "Missing argument 'CANDIDATE'"),
+        (("compare", *MODEL), "give ORIGINAL and CANDIDATE"),
         (("export", "a:b", "-o", "o.onnx"), "Missing option '--input'"),
         (("report",), "Missing argument 'RUN'"),
     ],

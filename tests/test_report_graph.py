@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from onnxtrim.bench.compare import Settings
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.report import write_report
 from onnxtrim.bench.report.graph import MAX_NODES
 from onnxtrim.bench.run_folder import load_run
 from onnxtrim.bench.session import RunOptions
+from onnxtrim.bench.settings import Settings
 from onnxtrim.toolkit.graph_json import graph_json
 from onnxtrim.toolkit.sweep import SweepOptions, sweep
 from tests import fake_run

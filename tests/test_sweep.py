@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxtrim.bench.compare import Settings
 from onnxtrim.bench.errors import InputError, NothingToRemoveError
+from onnxtrim.bench.latency import Protocol
 from onnxtrim.bench.run_folder import load_run
 from onnxtrim.bench.session import RunOptions
+from onnxtrim.bench.settings import Settings
 from onnxtrim.bench.size import model_size
 from onnxtrim.toolkit import sweep as module
 from onnxtrim.toolkit.apply import apply_plan
@@ -224,7 +226,10 @@ def test_the_files_may_have_moved(here: Path) -> None:
         ({"grid": GRID[:2]}, "another grid"),
         ({"repair": "none"}, "another repair"),
         ({"absolute": True}, "another criterion"),
-        ({"settings": Settings(latency=False, memory=False, seed=1)}, "another bench"),
+        (
+            {"settings": replace(SETTINGS, protocol=Protocol(seed=1))},
+            "another bench",
+        ),
     ],
 )
 def test_another_sweep_is_refused(here: Path, changes: dict[str, Any], says: str) -> None:

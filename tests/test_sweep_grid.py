@@ -8,8 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxtrim.bench.compare import Settings
 from onnxtrim.bench.errors import InputError
+from onnxtrim.bench.latency import Protocol
+from onnxtrim.bench.settings import Settings
 from onnxtrim.toolkit.grid import DEFAULT_GRID, Point, read_grid
 from onnxtrim.toolkit.sweep import SweepOptions, sweep
 from tests.zoo import ZOO
@@ -45,7 +46,7 @@ def test_free_sizes_come_from_the_calibration_data(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     onnx.save(ZOO["reshape_free"](), path)
     x = np.random.default_rng(0).standard_normal((20, 3, 4, 6)).astype(np.float32)
-    settings = Settings(launches=2, rounds=2, memory=False)
+    settings = Settings(protocol=Protocol(launches=2, rounds=2), memory=False)
     options = SweepOptions(grid=[(9.0, 9.0)], settings=settings)
     run = sweep(path, {"x": x}, tmp_path / "run", options=options)
     assert run.candidates[0].metrics["latency.p50.ratio"].value > 0

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from onnxtrim.bench.compare import Settings, bench_model, compare
+from onnxtrim.bench.compare import bench_model, compare
 from onnxtrim.bench.data import DataSource, open_data
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.files import write_json
@@ -26,6 +26,7 @@ from onnxtrim.bench.run_folder import (
     Run,
     load_run,
 )
+from onnxtrim.bench.settings import Settings
 from onnxtrim.bench.size import model_size
 from onnxtrim.toolkit.apply import apply_plan
 from onnxtrim.toolkit.budget import Budget

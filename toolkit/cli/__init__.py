@@ -70,8 +70,9 @@ def cli() -> None:
     Results go to stdout (--json for machines), progress and messages to stderr.
 
     \b
-    Exit codes: 0 done; 1 the answer is no (nothing could be removed); 2 bad usage or input;
-    4 the work itself broke; 130 interrupted. --debug after a command shows the traceback.
+    Exit codes: 0 done; 1 the answer is no (nothing could be removed, accuracy falls too far); 2 bad
+    usage or input; 3 not enough evidence; 4 the work itself broke; 130 interrupted. --debug after a
+    command shows the traceback.
     """
 
 
@@ -81,11 +82,13 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        cli.main(arguments, prog_name="onnxtrim", standalone_mode=False)
+        code = cli.main(arguments, prog_name="onnxtrim", standalone_mode=False)
     except Exception as error:
         if debug and not isinstance(error, click.exceptions.Exit):
             traceback.print_exc()
         sys.exit(_tell(error))
+    if code:  # click returns the code of Exit, and a command returns nothing
+        sys.exit(code)
 
 
 def _tell(error: Exception) -> int:

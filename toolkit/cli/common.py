@@ -18,12 +18,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from onnxtrim.bench.compare import Settings
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.files import check_target
 from onnxtrim.bench.model_file import check_model_file
 from onnxtrim.bench.results import Metric
-from onnxtrim.bench.session import RunOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 Report = Callable[[str, int, int | None], None]
@@ -60,16 +58,6 @@ def with_json(function: F) -> F:
     )(function)
 
 
-def with_threads(function: F) -> F:
-    """Add ``-x/--threads``."""
-    return click.option(
-        "-x",
-        "--threads",
-        type=click.IntRange(min=1),
-        help="Intra-op threads of ONNX Runtime (default: the CPUs this process may use).",
-    )(function)
-
-
 def with_shape(function: F) -> F:
     """Add ``--shape``."""
     return click.option(
@@ -80,62 +68,6 @@ def with_shape(function: F) -> F:
         help="Shape of an input whose dimensions are free, or size of such a dimension by its name;"
         " repeatable.",
     )(function)
-
-
-def with_measuring(function: F) -> F:
-    """Add the options of a measurement."""
-    options = [
-        click.option(
-            "--launches",
-            type=click.IntRange(min=2),
-            default=8,
-            show_default=True,
-            help="Fresh starts of each model; each gives one value of the latency interval.",
-        ),
-        click.option(
-            "--rounds",
-            type=click.IntRange(min=2),
-            default=24,
-            show_default=True,
-            help="Rounds of about 20 ms per model and launch (an even number).",
-        ),
-        click.option(
-            "--batch",
-            type=click.IntRange(min=1),
-            default=1,
-            show_default=True,
-            help="Samples per call in latency and memory.",
-        ),
-        click.option("--seed", type=int, default=0, show_default=True, help="Of all randomness."),
-        click.option("--no-latency", is_flag=True, help="Leave latency and load time out."),
-        click.option("--no-memory", is_flag=True, help="Leave memory out."),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return with_threads(function)
-
-
-def settings(
-    threads: int | None,
-    launches: int,
-    rounds: int,
-    batch: int,
-    seed: int,
-    no_latency: bool,
-    no_memory: bool,
-    shapes: Sequence[str] = (),
-) -> Settings:
-    """The settings that :func:`with_measuring` asked for."""
-    return Settings(
-        options=RunOptions(threads=threads or 0),
-        launches=launches,
-        rounds=rounds,
-        seed=seed,
-        batch=batch,
-        sizes=parse_shapes(shapes),
-        latency=not no_latency,
-        memory=not no_memory,
-    )
 
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -294,6 +226,6 @@ def _decimals(value: float) -> str:
     return f"{{:.{max(digits, 0)}f}}"
 
 
-_UNITS = {"ms": " ms", "points": " pp"}
+_UNITS = {"ms": " ms", "points": " pp", "samples/s": " /s", "s/sample": " s", "J": " J"}
 _SHOW = {"ratio": "{:.3f}", "share": "{:.2%}", "points": "{:+.2f}"}
 _NUMBER = re.compile(r"$|[-+]?\d")

@@ -2,61 +2,82 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from onnxtrim.bench.compare import compare
-from onnxtrim.toolkit.cli.common import (
-    print_json,
-    progress_bar,
-    say,
-    settings,
-    warn,
-    with_json,
-    with_measuring,
-    with_shape,
-)
-from onnxtrim.toolkit.cli.metrics import print_metrics
+from onnxtrim.bench.errors import InputError
+from onnxtrim.toolkit.cli.common import Points, progress_bar, say, with_json, with_shape
+from onnxtrim.toolkit.cli.measuring import finish, measured, read_back, settings, with_protocol
 
 
 @click.command("compare")
-@click.argument("original", type=click.Path(path_type=Path))
-@click.argument("candidate", type=click.Path(path_type=Path))
+@click.argument("original", type=click.Path(path_type=Path), required=False)
+@click.argument("candidate", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--eval",
     "evaluation",
     metavar="NPZ|FOLDER|MODULE:FUNCTION",
     help="Samples with labels (array 'labels'), for accuracy. Real inputs for latency, too.",
 )
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME|MODULE:FUNCTION",
+    help="Of accuracy: top1 (default), top5, f1, auc, mae, rmse, cosine, kl, or a function of yours"
+    " (outputs, labels) that gives a number per sample; repeatable.",
+)
+@click.option(
+    "--max-drop",
+    type=Points(),
+    metavar="POINTS",
+    help="Judge whether top-1 accuracy falls by less: 0.5 or 0.5pp. Exit code 0 if it does, 1 if it"
+    " falls by more, 3 if the samples can't tell.",
+)
 @with_shape
-@with_measuring
+@with_protocol
 @with_json
 def command(
-    original: Path,
-    candidate: Path,
+    original: Path | None,
+    candidate: Path | None,
     evaluation: str | None,
+    metrics: tuple[str, ...],
+    max_drop: float | None,
     shapes: tuple[str, ...],
+    output: Path | None,
+    source: Path | None,
     as_json: bool,
     **measuring: Any,
 ) -> None:
     """Measure CANDIDATE against ORIGINAL, paired, with 95% intervals.
 
     Size, accuracy on the same samples, peak memory in fresh processes, load time, and latency of
-    the two models in turns, in two worker processes, with the launch as the unit.
+    the two models in turns, in two worker processes, with the launch as the unit. A third process
+    runs the original once more: if that differs, nothing measured here can be trusted.
 
     \b
     Example:
-      onnxtrim compare model.onnx small.onnx --eval test.npz
+      onnxtrim compare model.onnx small.onnx --eval test.npz --max-drop 0.5
+      onnxtrim compare model.onnx small.onnx --limit 0.8 -o result.json
     """
-    chosen = settings(**measuring, shapes=shapes)
-    with progress_bar() as report:
-        result = compare(original, candidate, data=evaluation, settings=chosen, progress=report)
-    warn(result.warnings)
-    if as_json:
-        print_json(result.to_json())
+    schema = "onnxtrim.compare/1"
+    if source is not None:
+        found = read_back(source, (original, candidate, evaluation, output))
+        finish(found, str(source), schema, as_json=as_json)
         return
-    print_metrics(f"{candidate} against {original}", result.metrics, paired=True)
-    if "accuracy.top1" not in result.metrics:
+    if original is None or candidate is None:
+        raise InputError("give ORIGINAL and CANDIDATE, or --from a result")
+    for name, given in (("--metric", metrics), ("--max-drop", max_drop is not None)):
+        if given and evaluation is None:
+            raise click.UsageError(f"{name} needs --eval")
+    chosen = replace(settings(**measuring, shapes=shapes), metrics=metrics, max_drop=max_drop)
+    with measured(output, original, candidate) as write, progress_bar() as report:
+        found = compare(original, candidate, data=evaluation, settings=chosen, progress=report)
+        write(found)
+    if not (as_json or metrics or "accuracy.top1" in found.metrics):
         say("no accuracy: give samples with labels by --eval")
+    finish(found, f"{candidate} against {original}", schema, as_json=as_json)

@@ -8,13 +8,14 @@ from typing import Any
 import click
 import numpy as np
 
-from onnxtrim.bench.compare import Settings
 from onnxtrim.bench.errors import InputError, MissingExtraError
 from onnxtrim.bench.files import atomic_path, read_json, write_json
+from onnxtrim.bench.latency import Protocol
 from onnxtrim.bench.report.page import write_report
 from onnxtrim.bench.report.pictures import write_plots
 from onnxtrim.bench.run_folder import Run, choose
 from onnxtrim.bench.session import RunOptions
+from onnxtrim.bench.settings import Settings
 from onnxtrim.toolkit.cli.candidates import print_run, sweep_json
 from onnxtrim.toolkit.cli.common import Report, number, print_json, progress_bar, say, with_json
 from onnxtrim.toolkit.demo import DATA, DemoData, load_data, train_network
@@ -126,7 +127,7 @@ def _write_data(output: Path, images: DemoData) -> None:
 def _sweep(output: Path, launches: int, report: Report | None) -> Run:
     say("sweeping thresholds; every candidate is measured in turns with the original")
     # One thread: what the measurement protocol was validated with.
-    settings = Settings(options=RunOptions(threads=1), launches=launches)
+    settings = Settings(RunOptions(threads=1), Protocol(launches=launches))
     return sweep(
         output / "model.onnx",
         output / "calib.npz",

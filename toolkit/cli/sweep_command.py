@@ -15,11 +15,10 @@ from onnxtrim.toolkit.cli.common import (
     print_json,
     progress_bar,
     say,
-    settings,
     warn,
     with_json,
-    with_measuring,
 )
+from onnxtrim.toolkit.cli.measuring import settings, with_measuring
 from onnxtrim.toolkit.grid import DEFAULT_GRID, read_grid
 from onnxtrim.toolkit.orders import CRITERIA
 from onnxtrim.toolkit.sweep import SweepOptions, sweep

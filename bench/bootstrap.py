@@ -1,0 +1,106 @@
+"""The paired bootstrap: intervals for metrics that have no formula of their own.
+
+Source: B. Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7(1),
+1979, https://doi.org/10.1214/aos/1176344552; the percentile interval is from B. Efron,
+"Nonparametric standard errors and confidence intervals", Canadian Journal of Statistics 9(2), 1981,
+https://doi.org/10.2307/3314608.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxtrim.bench.stats import Interval
+
+Weights = NDArray[np.float64]
+
+DRAWS = 2000
+_ELEMENTS = 2**20  # of one array at a time, or of one draw if that has more
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A metric of two models as a function of how often each sample is drawn.
+
+    Attributes:
+        counts: How many samples each unit stands for, shape ``(units,)``: samples that are alike
+            can be one unit, which changes nothing in the distribution of the draws.
+        values: From weights of shape ``(draws, units)`` to the metric of the original and of the
+            candidate, shape ``(draws, 2)``; NaN where a draw has no value.
+        width: Columns of the widest array that ``values`` makes per draw.
+    """
+
+    counts: NDArray[np.int64]
+    values: Callable[[Weights], NDArray[np.float64]]
+    width: int
+
+
+class Paired(NamedTuple):
+    """A metric of both models, and the candidate's minus the original's."""
+
+    original: Interval
+    candidate: Interval
+    delta: Interval
+
+
+def paired_bootstrap(metric: Resampled, seed: int = 0, draws: int = DRAWS) -> Paired:
+    """A metric of two models with 95% percentile intervals, both on the same draws of samples.
+
+    A draw takes as many samples as there are, with replacement. Memory does not grow with the
+    draws, and with the samples only as the metric's own values do; time grows with both: about a
+    minute for a million samples of which no two are alike, several minutes for ``auc``.
+
+    Known limitation: where no sample tells the models apart the interval has no width, however
+    few the samples are; and it is too narrow for fewer than about 50 samples.
+
+    Raises:
+        ValueError: No samples.
+    """
+    total = int(metric.counts.sum())
+    if total == 0:
+        raise ValueError("no samples")
+    rng = np.random.default_rng(seed)
+    size = max(1, _ELEMENTS // max(metric.width, len(metric.counts)))
+    parts = []
+    for start in range(0, draws, size):
+        weights = _draw(rng, metric.counts, total, min(size, draws - start))
+        parts.append(metric.values(weights))
+    drawn = np.concatenate(parts)
+    whole = metric.values(metric.counts[None].astype(np.float64))[0]
+    return Paired(
+        _interval(whole[0], drawn[:, 0]),
+        _interval(whole[1], drawn[:, 1]),
+        _interval(whole[1] - whole[0], drawn[:, 1] - drawn[:, 0]),
+    )
+
+
+def alike(rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The different rows and how often each occurs, if that makes far fewer; else all rows."""
+    found, counts = np.unique(rows, axis=0, return_counts=True)
+    if 4 * len(found) <= len(rows):
+        return found, counts
+    return rows, np.ones(len(rows), np.int64)
+
+
+def _draw(rng: np.random.Generator, counts: NDArray[np.int64], total: int, size: int) -> Weights:
+    """How often each unit is drawn, shape ``(size, units)``."""
+    units = len(counts)
+    if units < total:
+        return rng.multinomial(total, counts / total, size=size).astype(np.float64)
+    places = rng.integers(0, units, (size, units))
+    places += units * np.arange(size)[:, None]
+    weights = np.bincount(places.ravel(), minlength=size * units)
+    return weights.reshape(size, units).astype(np.float64)
+
+
+def _interval(value: float, drawn: NDArray[np.float64]) -> Interval:
+    known = drawn[~np.isnan(drawn)]
+    if len(known) == 0:
+        return Interval(float(value), float(value), float(value))
+    low, high = np.percentile(known, [2.5, 97.5])
+    return Interval(float(value), float(low), float(high))
