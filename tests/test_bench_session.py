@@ -33,12 +33,17 @@ def test_inputs_and_threads(tmp_path: Path) -> None:
     session = open_session(path, RunOptions())
     assert model_inputs(session) == [InputSpec("x", F32, ("batch", 4))]
     assert session.get_session_options().intra_op_num_threads == default_threads()
-    assert RunOptions(3, arena=False).to_json() == {
-        "threads": 3,
-        "provider": "CPUExecutionProvider",
-        "arena": False,
-    }
+    told = RunOptions(3, "cpu", arena=False, config=[("session.x", "1")]).to_json()
+    expected = {"threads": 3, "provider": "CPUExecutionProvider", "arena": False}
+    assert told | expected == told
+    assert told["config"] == [["session.x", "1"]]
+    assert RunOptions(**told).to_json() == told, "the form in which a process gets them"
     assert open_session(path.read_bytes(), RunOptions(1)).get_providers()
+    tuned = RunOptions(1, memory_pattern=False, denormal_as_zero=True, spinning=True)
+    settings = open_session(path, tuned).get_session_options()
+    assert not settings.enable_mem_pattern
+    assert settings.get_session_config_entry("session.set_denormal_as_zero") == "1"
+    assert settings.get_session_config_entry("session.intra_op.allow_spinning") == "1"
 
 
 def test_bad_models_are_one_line_and_print_nothing(
