@@ -99,20 +99,29 @@ class SelfCheck:
         }
 
 
-def reference_model(path: str | os.PathLike[str]) -> list[Feeds]:
-    """Write a small network, 0.1 to 0.3 ms a call; returns feeds for it."""
+def reference_model(path: str | os.PathLike[str], extra: int = 0) -> list[Feeds]:
+    """Write a small network, 0.1 to 0.3 ms a call.
+
+    Args:
+        path: Where to.
+        extra: Rank of one layer more, of two thin products; 0 for none.
+
+    Returns:
+        Feeds for it.
+    """
     from onnx import TensorProto, helper, numpy_helper, save_model
 
     rng = np.random.default_rng(0)
+    shapes = [(_WIDTH, _WIDTH)] * _LAYERS + ([(_WIDTH, extra), (extra, _WIDTH)] if extra else [])
     nodes, weights = [], []
-    for layer in range(_LAYERS):
-        weight = rng.standard_normal((_WIDTH, _WIDTH)).astype(np.float32) / np.float32(_WIDTH**0.5)
+    for layer, shape in enumerate(shapes):
+        weight = rng.standard_normal(shape).astype(np.float32) / np.float32(shape[0] ** 0.5)
         weights.append(numpy_helper.from_array(weight, f"w{layer}"))
         nodes.append(helper.make_node("MatMul", [f"x{layer}", f"w{layer}"], [f"y{layer}"]))
         nodes.append(helper.make_node("Relu", [f"y{layer}"], [f"x{layer + 1}"]))
     ends = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, [_BATCH, _WIDTH])
-        for name in ("x0", f"x{_LAYERS}")
+        for name in ("x0", f"x{len(shapes)}")
     ]
     graph = helper.make_graph(nodes, "reference", ends[:1], ends[1:], weights)
     opsets = [helper.make_opsetid("", 13)]
