@@ -3,12 +3,13 @@
 ``python benchmarks/costs.py`` prints a table and writes ``benchmarks/results/costs.json``. It uses
 the networks of ``trained.py`` (seed 0). A pass with second moments is timed in turn with a plain
 pass of ONNX Runtime over the same samples; the ratio is the median over the rounds. Let nothing
-else run beside it.
+else run beside it. ``--part pruning`` measures that alone; the other rows of the file stay.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import statistics
@@ -151,15 +152,24 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
+    parts = {
+        "moments": lambda: itertools.chain.from_iterable(map(moments, NETS)),
+        "ordering": ordering,
+        "pruning": pruning,
+        "memory": memory,
+    }
+    parser.add_argument("--part", choices=parts, action="append", help="only these")
     options = parser.parse_args()
     if options.peak:
         print(peak(options.peak))
         return
-    rows: list[dict[str, Any]] = []
-    for part in (*(moments(name) for name in NETS), ordering(), pruning(), memory()):
-        for row in part:
+    before = json.loads(RESULT.read_text(encoding="utf-8"))["rows"] if RESULT.exists() else []
+    found = {row["what"]: row for row in before}
+    for name in options.part or parts:
+        for row in parts[name]():
             print(json.dumps(row), file=sys.stderr)
-            rows.append(row)
+            found[row["what"]] = row
+    rows = list(found.values())
     table = Table(title="Costs")
     for column in ("what", "value", "range"):
         table.add_column(column, justify="left" if column == "what" else "right")
