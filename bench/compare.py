@@ -61,9 +61,12 @@ def compare(
     Raises:
         InputError: Unfit files, models, data or settings.
         WorkerError: A measuring process died, or the clock does not move; its ``finished`` is the
-            :class:`Measurement` of what was done before, if that holds two launches.
+            :class:`Measurement` of what was done before.
     """
-    return _measure([candidate, original], data, settings or Settings(), progress)
+    chosen = settings or Settings()
+    if chosen.max_drop is not None:  # two claims are judged together
+        chosen = replace(chosen, protocol=replace(chosen.protocol, rules=2))
+    return _measure([candidate, original], data, chosen, progress)
 
 
 def bench_model(
@@ -74,7 +77,10 @@ def bench_model(
     progress: Progress | None = None,
 ) -> Measurement:
     """Measure one model; arguments and errors as of :func:`compare`."""
-    return _measure([model], data, settings or Settings(), progress)
+    chosen = settings or Settings()
+    if chosen.protocol.limit is not None:
+        raise InputError("limit is of the ratio of two models, and there is one")
+    return _measure([model], data, chosen, progress)
 
 
 def _measure(
@@ -89,9 +95,13 @@ def _measure(
     if settings.max_drop is not None and source is None:
         raise InputError("max_drop needs samples with labels to judge accuracy")
     feeds, labelled = _feeds(inputs, source, settings)
-    machine = fingerprint()
+    machine, identities = fingerprint(), [_identity(model) for model in models]
     details: dict[str, Any] = {"feeds": "random" if source is None else "data"}
     used: list[str] = []
+    if source is not None and labelled and settings.accuracy:
+        used = _used_before(models[0], source, settings)
+        if used and settings.max_drop is not None:
+            raise InputError(used[0])
     if has_onnx():
         sizes = [model_size(model) for model in models]
         metrics = size_metrics(sizes[0], sizes[1] if len(models) == 2 else None)
@@ -117,12 +127,10 @@ def _measure(
         metrics |= _throughput(models, some, settings, progress, details)
     if source is not None:
         details["data"] = _about(source)
-    if source is not None and labelled and settings.accuracy:
-        used += _used_before(models[0], source, settings)
     whole = Measurement(
         metrics=metrics,
-        model=_identity(models[0]),
-        original=_identity(models[1]) if len(models) == 2 else None,
+        model=identities[0],
+        original=identities[1] if len(models) == 2 else None,
         settings=settings.to_json(),
         machine=machine,
         details=details,
@@ -130,20 +138,24 @@ def _measure(
         latency=None,
         verdict=verdict,
     )
-    if not settings.latency:
-        return _with_profile(whole, models, feeds, settings, progress)
     try:
-        latency = _latency(models, feeds, settings, progress)
+        if settings.latency:
+            latency = _latency(models, feeds, settings, progress)
+            now = fingerprint()
+            changed = [name for name in _CHANGES if now[name] != machine[name]]
+            broken = f"{', '.join(changed)} of the machine changed meanwhile" if changed else ""
+            whole = whole.with_latency(latency, broken=broken)
+        whole = _with_profile(whole, models, feeds, settings, progress)
     except WorkerError as error:
+        whole = replace(whole, warnings=(*whole.warnings, f"not finished: {error}"))
         if isinstance(error.finished, LatencyResult):
-            unfinished = replace(whole, warnings=(*whole.warnings, f"not finished: {error}"))
-            error.finished = unfinished.with_latency(error.finished, broken=str(error))
+            whole = whole.with_latency(error.finished, broken=str(error))
+        error.finished = whole
         raise
-    now = fingerprint()
-    changed = [name for name in _CHANGES if now[name] != machine[name]]
-    broken = f"{', '.join(changed)} of the machine changed meanwhile" if changed else ""
-    whole = whole.with_latency(latency, broken=broken)
-    return _with_profile(whole, models, feeds, settings, progress)
+    for model, identity in zip(models, identities):
+        if _identity(model) != identity:
+            raise InputError(f"{model}: was changed while it was measured; measure again")
+    return whole
 
 
 def _feeds(
@@ -187,7 +199,13 @@ def _compare_accuracy(
             f"{source.name}: the labels have steps, which are not independent, so max_drop can't be"
             " judged; give one label per sample"
         )
-    verdict = non_inferior(counts.losses, counts.gains, counts.samples, settings.max_drop / 100)
+    verdict = non_inferior(
+        counts.losses,
+        counts.gains,
+        counts.samples,
+        settings.max_drop / 100,
+        rules=1 if settings.protocol.limit is None else 2,
+    )
     details["accuracy"]["verdict"] = verdict.to_json()
     return metrics, verdict
 
@@ -223,7 +241,12 @@ def _throughput(
     details: dict[str, Any],
 ) -> Metrics:
     """With one thread and with as many as latency has."""
-    real = {len(next(iter(some[0].values()))): some for some in feeds.values()}  # may be fixed
+    real = {}
+    for some in feeds.values():
+        lengths = [len(array) for array in some[0].values() if array.ndim]
+        if not lengths:
+            raise InputError("no input has samples, so that there is no throughput")
+        real[lengths[0]] = some  # may be fixed
     found = measure_throughput(
         models,
         dict(sorted(real.items())),

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from onnxtrim.bench.student import t_quantile
+
 BUSY_WAIT, BUSY_STEAL, BUSY_PRESSURE = 0.02, 0.01, 0.20
 """Shares of the time from which a machine counts as busy: waiting for a CPU, stolen by the
 hypervisor, and with some process waiting (pressure stall information)."""
@@ -20,7 +22,8 @@ hypervisor, and with some process waiting (pressure stall information)."""
 DRIFT = 0.01
 """Relative change per minute from which a drift is told, if it is no chance."""
 
-_NO_CHANCE = 3.29  # of a standard normal distribution: two-sided, one case of a thousand
+_CHANCE = 1e-3  # of a rank correlation as large, two-sided
+_FEWEST = 8  # values from which a drift is told
 _STEAL = 7  # place of the stolen time among the numbers of /proc/stat
 
 
@@ -77,19 +80,21 @@ def contention(wait: float | None, found: Mapping[str, float | None]) -> str | N
 def drift(seconds: Sequence[float], logs: Sequence[float]) -> float | None:
     """Relative change per minute of a time, if it follows the clock by more than chance.
 
-    The rank correlation with the time (Spearman) must be beyond what chance gives in one of a
-    thousand cases; the slope is that from the median of the first third to that of the last.
+    The rank correlation with the time (Spearman, with Student's t) must be beyond what chance
+    gives in one of a thousand cases; the slope is that from the median of the first third to that
+    of the last.
 
     Args:
-        seconds: When each round was.
-        logs: Logarithm of its time per call.
+        seconds: When each value was taken; values must not hang together, as rounds of a launch do.
+        logs: Logarithm of the time per call.
     """
     count = len(logs)
     times, values = np.asarray(seconds), np.asarray(logs)
-    if count < 12 or not np.ptp(values):
+    if count < _FEWEST or not np.ptp(values):
         return None
     rank = float(np.corrcoef(_ranks(times), _ranks(values))[0, 1])
-    if not math.isfinite(rank) or abs(rank) * math.sqrt(count - 1) < _NO_CHANCE:
+    far = abs(rank) * math.sqrt((count - 2) / max(1 - rank * rank, 1e-12))
+    if far < t_quantile(1 - _CHANCE / 2, count - 2):
         return None
     third = count // 3
     order = np.argsort(times, kind="stable")
@@ -105,10 +110,16 @@ class EnergyCounter:
     def __init__(self, root: str | os.PathLike[str] = "/") -> None:
         base = Path(root) / "sys/class/powercap"
         try:
-            zones = [zone for zone in base.iterdir() if zone.name.count(":") == 1]
+            zones = list(base.iterdir())
         except OSError:
             zones = []
-        self._zones = [zone for zone in zones if _number(zone / "energy_uj") is not None]
+        # Parts of a package, and second counters of the same one, would be counted twice.
+        packages = {_first_line(zone / "name"): zone for zone in sorted(zones)}
+        self._zones = [
+            zone
+            for name, zone in sorted(packages.items())
+            if name.startswith("package") and _number(zone / "energy_uj") is not None
+        ]
 
     def read(self) -> list[float] | None:
         """Microjoules of each package; ``None`` where there is no counter."""

@@ -46,6 +46,7 @@ class Protocol:
         copy: Whether the original also runs against itself.
         limit: The largest ratio that is allowed: launches then end at the planned look that
             decides (see :mod:`.looks`), and ``launches`` is not used.
+        rules: How many claims are judged together, see :func:`.looks.judge`.
         hertz: Calls per second (a camera, a request now and then); 0 for one after another.
     """
 
@@ -55,6 +56,7 @@ class Protocol:
     seed: int = 0
     copy: bool = False
     limit: float | None = None
+    rules: int = 1
     hertz: float = 0.0
 
     def __post_init__(self) -> None:
@@ -193,7 +195,7 @@ class _Measuring:
     def _decided(self, done: Sequence[Launch]) -> bool:
         assert self.protocol.limit is not None  # looks are planned for a limit only
         logs = [launch.log_ratio(0.5) for launch in done]
-        return looks.judge(logs, self.protocol.limit) is not None
+        return looks.judge(logs, self.protocol.limit, self.protocol.rules) is not None
 
     def _launch(self, command: dict[str, Any], generator: random.Random, start: float) -> Launch:
         order = generator.sample(range(len(self.models)), len(self.models))

@@ -52,18 +52,21 @@ def latency_metrics(result: LatencyResult, budget_ms: float | None = None) -> Me
             metrics[f"latency.{name}{suffix}"] = _metric(logs, "ms", confidence)
         for name, values in _loads(result, arm).items():
             metrics[f"load.{name}{suffix}"] = _metric(np.log(values).tolist(), "ms", confidence)
-        metrics |= _tail(result, arm, suffix, budget_ms)
+        metrics |= _tail(result, arm, suffix, budget_ms, confidence)
         metrics |= _energy(result, arm, suffix, confidence)
     if not pair:
         return metrics
     for name, share in (("p50", 0.5), ("p10", 0.1)):
         metrics[f"latency.{name}.ratio"] = _metric(result.logs(share), "ratio", confidence)
+    if len(result.calls) > COPY:
+        copy = _metric(result.logs(0.5, COPY), "ratio", looks.GUARD)
+        metrics["latency.copy.ratio"] = copy  # at 99%
     before = _loads(result, ORIGINAL)
     for name, values in _loads(result, CANDIDATE).items():
         ratios = np.log(values) - np.log(before[name])
         metrics[f"load.{name}.ratio"] = _metric(ratios.tolist(), "ratio", confidence)
     if len(result.launches) >= TAIL_LAUNCHES and "latency.p99" in metrics:
-        metrics["latency.p99.ratio"] = _tail_ratio(result)
+        metrics["latency.p99.ratio"] = _tail_ratio(result, confidence)
     return metrics
 
 
@@ -99,8 +102,8 @@ def latency_warnings(result: LatencyResult) -> list[str]:
             f"the original against itself: ratio {low:.4f} to {high:.4f} (99%); these ratios can't"
             " be trusted, measure again on a quieter machine"
         )
-    rounds = [part for launch in result.launches for part in launch.of(ORIGINAL)]
-    change = drift([part.at for part in rounds], [part.log_quantile(0.5) for part in rounds])
+    times = [launch.of(ORIGINAL)[0].at for launch in result.launches]
+    change = drift(times, [launch.median_log(ORIGINAL, 0.5) for launch in result.launches])
     if change is not None and abs(change) > DRIFT:
         found.append(
             f"not stationary: the original's time changed by {change:+.1%} a minute; the ratio"
@@ -145,47 +148,65 @@ def _loads(result: LatencyResult, arm: int) -> dict[str, NDArray[np.float64]]:
     return {"session_create": create, "first_run": first, "to_first_run": create + first}
 
 
-def _tail(result: LatencyResult, arm: int, suffix: str, budget_ms: float | None) -> Metrics:
+def _ends(confidence: float) -> list[float]:
+    return [(1 - confidence) / 2, (1 + confidence) / 2]
+
+
+def _tail(
+    result: LatencyResult, arm: int, suffix: str, budget_ms: float | None, confidence: float
+) -> Metrics:
     """``latency.p99``, and the share of calls over the budget."""
     calls = [launch.calls(arm) for launch in result.launches]
     metrics: Metrics = {}
-    if sum(map(len, calls)) >= TAIL_CALLS:
+    if sum(map(len, calls)) >= TAIL_CALLS and len(calls) >= looks.LOOKS[0]:
         draws = _resampled_p99(result, arm, np.random.default_rng(result.seed))
         value = float(np.quantile(np.concatenate(calls), 0.99)) / 1e6
-        low, high = (float(end) / 1e6 for end in np.quantile(draws, [0.025, 0.975]))
+        low, high = (float(end) / 1e6 for end in np.quantile(draws, _ends(confidence)))
         metrics[f"latency.p99{suffix}"] = Metric(value, min(low, value), max(high, value), "ms")
     if budget_ms is not None:
         over = [int(np.count_nonzero(part > 1e6 * budget_ms)) for part in calls]
-        rate = over_budget(over, [len(part) for part in calls])
+        rounds = sum(len(launch.of(arm)) for launch in result.launches)
+        rate = over_budget(over, [len(part) for part in calls], rounds)
         metrics[f"latency.over_budget_rate{suffix}"] = rate
     return metrics
 
 
-def over_budget(over: Sequence[int], calls: Sequence[int]) -> Metric:
+def over_budget(over: Sequence[int], calls: Sequence[int], rounds: int) -> Metric:
     """Share of calls over a budget, with an exact interval for as many calls as count.
 
-    Calls of one launch go together, so the counts are divided by the design effect: the variance
-    of the launches' shares over that of independent calls, at least 1 (Kish, Survey Sampling,
-    1965).
+    Calls of one launch go together, so the counts are divided by the design effect (Kish, Survey
+    Sampling, 1965): the variance of the launches' shares over that of independent calls. Few
+    launches tell that variance badly, so its upper limit is taken (95%, chi-squared), and at least
+    that all calls of a round count as one. From fewer launches than the first planned look
+    nothing is known.
+
+    Known limitation: bad spells that are rarer than launches are seen by none of them.
 
     Args:
         over: Calls over the budget, for each launch.
         calls: All its calls.
+        rounds: Rounds of all launches.
     """
+    from scipy import special  # not on a device, which only measures
+
     total, hits = sum(calls), sum(over)
     share = hits / total
-    effect = 1.0
-    if 0 < hits < total and len(calls) > 1:
+    if len(calls) < looks.LOOKS[0]:
+        return Metric(share, 0.0, 1.0, "share")
+    effect = total / rounds
+    if 0 < hits < total:
+        freedom = len(calls) - 1
         shares = np.asarray(over) / np.asarray(calls)
         expected = share * (1 - share) / (total / len(calls))
-        effect = max(1.0, float(shares.var(ddof=1)) / expected)
+        worst = freedom / float(special.chdtri(freedom, 0.95))
+        effect = max(effect, worst * float(shares.var(ddof=1)) / expected)
     count = max(round(total / effect), 1)
     low = clopper_pearson(min(math.floor(share * count), count), count).low
     high = clopper_pearson(min(math.ceil(share * count), count), count).high
     return Metric(share, min(low, share), max(high, share), "share")
 
 
-def _tail_ratio(result: LatencyResult) -> Metric:
+def _tail_ratio(result: LatencyResult, confidence: float) -> Metric:
     """Ratio of the 99th percentiles; launches, and rounds in them, are drawn alike for both."""
     value = [
         float(np.quantile(np.concatenate([k.calls(arm) for k in result.launches]), 0.99))
@@ -195,7 +216,7 @@ def _tail_ratio(result: LatencyResult) -> Metric:
         _resampled_p99(result, arm, np.random.default_rng(result.seed))
         for arm in (ORIGINAL, CANDIDATE)
     )
-    low, high = np.quantile(after / before, [0.025, 0.975])
+    low, high = np.quantile(after / before, _ends(confidence))
     ratio = value[1] / value[0]
     return Metric(ratio, min(float(low), ratio), max(float(high), ratio), "ratio")
 

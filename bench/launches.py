@@ -191,6 +191,9 @@ class LatencyResult:
             )
         if start != len(rounds):
             raise ValueError(f"{len(rounds)} rounds, but the launches have {start}")
+        for one in rounds:
+            if len(one.calls_ns) != value["calls_per_round"][one.arm] or min(one.calls_ns) <= 0:
+                raise ValueError("rounds with other calls than were asked for")
         return cls(
             tuple(launches),
             tuple(value["calls_per_round"]),

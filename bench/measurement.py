@@ -63,7 +63,7 @@ class Measurement:
             about["ratio_above_floor"] = ratio_above_floor(latency)
             about["smallest_effect"] = smallest_effect(latency)
         if limit is not None and len(latency.calls) > CANDIDATE:
-            verdict = latency_verdict(latency, limit)
+            verdict = latency_verdict(latency, limit, self.settings["rules"])
             if broken:
                 verdict = looks.undecided(latency.logs(0.5), limit, broken, broken=True)
             about["verdict"] = verdict.to_json()

@@ -202,7 +202,7 @@ def reason(original: Layer, candidate: Layer, ratio: float, block: int) -> str |
     if candidate.median_us <= FEW_US * candidate.calls:
         return "overhead_bound"
     if "Conv" in candidate.operator and candidate.channels and original.channels:
-        pairs = zip(original.channels, candidate.channels, strict=True)
+        pairs = zip(original.channels, candidate.channels)
         if any(before != after and after % block for before, after in pairs):
             return "alignment"
     if candidate.operator in MEMORY_BOUND or (

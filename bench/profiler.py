@@ -83,7 +83,7 @@ def summarise(events: Iterable[Event], warm: int) -> dict[str, Any]:
     calls: defaultdict[tuple[str, str, str], int] = defaultdict(int)
     shapes: dict[tuple[str, str, str], Mapping[str, Any]] = {}
     place = 0
-    for event, own in zip(kernels, _own_times(kernels), strict=True):
+    for event, own in zip(kernels, _own_times(kernels)):
         while place < len(spans) and event["ts"] > spans[place][1]:
             place += 1
         if place == len(spans) or event["ts"] < spans[place][0]:

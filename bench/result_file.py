@@ -7,6 +7,8 @@ computed anew from what was recorded.
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import zipfile
 from dataclasses import replace
@@ -25,12 +27,30 @@ from onnxtrim.bench.results import Metric, Metrics
 from onnxtrim.bench.throughput import ThroughputResult
 from onnxtrim.bench.verdict import Verdict, non_inferior
 
+MOST_BYTES = 2**30
+"""Of the raw rounds; a call takes 8."""
+
 SCHEMAS = ("onnxtrim.bench/1", "onnxtrim.compare/1")
 
 
 def raw_path(path: str | os.PathLike[str]) -> Path:
     """Where the raw rounds of a result file lie."""
-    return Path(path).with_suffix(".npz")
+    return Path(str(path).removesuffix(".json") + ".npz")
+
+
+def check_result_path(path: str | os.PathLike[str], *inputs: str | os.PathLike[str]) -> None:
+    """Check that a result can be written there, before anything is measured.
+
+    Raises:
+        InputError: It can't, or it or its raw rounds would replace an input.
+    """
+    if Path(path).suffix == ".npz":
+        raise InputError(f"{path}: a result is JSON, with an .npz beside it; call it .json")
+    for target in (Path(path), raw_path(path)):
+        check_target(target)
+        for source in inputs:
+            if os.path.realpath(target) == os.path.realpath(source):
+                raise InputError(f"{path}: would replace {source}; choose another path")
 
 
 def save_result(measurement: Measurement, path: str | os.PathLike[str]) -> None:
@@ -39,8 +59,9 @@ def save_result(measurement: Measurement, path: str | os.PathLike[str]) -> None:
     Raises:
         InputError: A file can't be written there.
     """
-    check_target(path)
+    check_result_path(path)
     value = measurement.to_json()
+    json.dumps(value, allow_nan=False)  # or nothing is written at all
     if measurement.latency is not None:
         raw = raw_path(path)
         with atomic_path(raw) as temporary, temporary.open("wb") as file:
@@ -78,12 +99,23 @@ def load_result(path: str | os.PathLike[str]) -> Measurement:
             latency=None,
             verdict=_accuracy_verdict(options, details),
         )
-        raw = value.get("raw", dict, None)
-        return found if raw is None else _with_rounds(found, raw, path)
-    except (KeyError, TypeError, ValueError, IndexError, ArithmeticError) as error:
+        _require_evidence(options, details)
+        if "latency" not in details and "raw" not in value.value:
+            return found
+        return _with_rounds(found, value.get("raw", dict), path)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a file that was edited holds
         raise InputError(
             f"{path}: is damaged ({type(error).__name__}: {error}); measure again"
         ) from error
+
+
+def _require_evidence(options: dict[str, Any], details: dict[str, Any]) -> None:
+    """What was asked must have been measured, or a claim would vanish."""
+    for name, evidence in (("limit", "latency"), ("max_drop", "accuracy")):
+        if options[name] is not None and evidence not in details:
+            raise ValueError(f"{name} was to be judged, but there is no {evidence}")
 
 
 def _with_rounds(
@@ -93,6 +125,9 @@ def _with_rounds(
     if sha256_file(file) != raw["sha256"]:
         raise InputError(f"{file}: is not what {path} was computed from (its hash differs)")
     try:
+        with zipfile.ZipFile(file) as members:
+            if sum(member.file_size for member in members.infolist()) > MOST_BYTES:
+                raise InputError(f"{file}: is larger than any measurement")
         with np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
@@ -107,19 +142,22 @@ def _with_rounds(
 def _accuracy_verdict(options: dict[str, Any], details: dict[str, Any]) -> Verdict | None:
     if options["max_drop"] is None or "accuracy" not in details:
         return None
+    rules = 1 if options["limit"] is None else 2
     losses, gains, samples = (
         int(details["accuracy"][name]) for name in ("losses", "gains", "samples")
     )
-    return non_inferior(losses, gains, samples, float(options["max_drop"]) / 100)
+    margin = float(options["max_drop"]) / 100
+    return non_inferior(losses, gains, samples, margin, rules=rules)
 
 
 def _metrics(value: dict[str, Any]) -> Metrics:
-    return {
-        name: Metric(
-            float(about["value"]), float(about["low"]), float(about["high"]), str(about["unit"])
-        )
-        for name, about in value.items()
-    }
+    metrics: Metrics = {}
+    for name, about in value.items():
+        numbers = [float(about[key]) for key in ("value", "low", "high")]
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError(f"{name} is no number")
+        metrics[name] = Metric(numbers[0], numbers[1], numbers[2], str(about["unit"]))
+    return metrics
 
 
 def _parsed(path: str | os.PathLike[str]) -> Any:

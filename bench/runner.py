@@ -20,7 +20,7 @@ from onnxtrim.bench.errors import OnnxtrimError, WorkerError
 from onnxtrim.bench.files import atomic_path
 from onnxtrim.bench.latency import Protocol
 from onnxtrim.bench.looks import CODES
-from onnxtrim.bench.result_file import save_result
+from onnxtrim.bench.result_file import check_result_path, save_result
 from onnxtrim.bench.session import RunOptions
 from onnxtrim.bench.settings import Settings
 
@@ -37,7 +37,7 @@ def write_runner(path: str | os.PathLike[str]) -> None:
     files = [package / "__init__.py", *sorted((package / "bench").glob("*.py"))]
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(b"#!/usr/bin/env python3\n")
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
             archive.writestr("__main__.py", _MAIN)
             for source in files:
                 archive.write(source, f"onnxtrim/{source.relative_to(package)}")
@@ -71,6 +71,8 @@ def _measure(given: argparse.Namespace) -> int:
         both_arenas=True,
         accuracy=False,
     )
+    inputs = (given.original, given.candidate, given.data)
+    check_result_path(given.output, *(path for path in inputs if path is not None))
     try:
         if given.candidate is None:
             found = bench_model(given.original, data=given.data, settings=settings)

@@ -39,7 +39,8 @@ _COPY, _SMALL, _LARGE = 1, 2, 3
 _GROUP = LOOKS[0]  # launches of one interval
 _FREE = 0.02  # share of what was injected: a busy loop ends a little late
 _STILL = 0.003  # that a ratio may move while all arms drift alike
-_BURSTS = "import time, random\nr = random.Random(0)\nwhile True:\n" + (
+_BURSTS = "import os, time, random\nr, p = random.Random(0), os.getppid()\n" + (
+    "while os.getppid() == p:\n"  # or it would outlive a parent that was killed
     "    end = time.perf_counter() + r.uniform(0.05, 0.8)\n"
     "    while time.perf_counter() < end:\n        sum(range(1000))\n"
     "    time.sleep(r.uniform(0.05, 0.8))\n"
@@ -226,14 +227,13 @@ def _injected(logs: Mapping[int, Sequence[float]], arm: int) -> Check:
 
 
 def _verdicts(groups: Mapping[int, Sequence[Sequence[float]]]) -> Check:
-    """What is 5% slower must not pass a limit of 2%, nor fail it when the arms are swapped."""
+    """What is 5% slower fails a limit of 2%, and passes it when the arms are swapped."""
     slow = [judge(group, 1.02) for group in groups[_LARGE]]
     swapped = [judge([-value for value in group], 1.02) for group in groups[_LARGE]]
-    wrong = sum(verdict is not None and verdict.verdict == PASS for verdict in slow)
-    wrong += sum(verdict is not None and verdict.verdict == FAIL for verdict in swapped)
-    decided = sum(verdict is not None for verdict in (*slow, *swapped))
-    told = f"5% slower against a limit of 2%, and swapped: {decided} of {2 * len(slow)} decided"
-    return Check("verdicts", wrong == 0, f"{told}, {wrong} of them wrongly")
+    right = sum(verdict is not None and verdict.verdict == FAIL for verdict in slow)
+    right += sum(verdict is not None and verdict.verdict == PASS for verdict in swapped)
+    told = f"5% slower against a limit of 2%, and swapped: {right} of {2 * len(slow)} right"
+    return Check("verdicts", right == 2 * len(slow), told)
 
 
 def _drift(logs: Sequence[float]) -> Check:

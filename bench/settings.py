@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from onnxtrim.bench.errors import InputError
@@ -57,6 +57,8 @@ class Settings:
                 raise InputError(f"{name} is {getattr(self, name)}; give {least} or more")
         if self.budget_ms is not None and not 0 < self.budget_ms < math.inf:
             raise InputError(f"budget_ms is {self.budget_ms}; give a time above 0")
+        if self.protocol.limit is not None and not self.latency:
+            raise InputError("limit judges latency, which is not measured")
         if self.max_drop is None:
             return
         if not 0 <= self.max_drop < 100:
@@ -66,15 +68,10 @@ class Settings:
 
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON values, threads written out."""
-        names = (
-            "batch",
-            "eval_batch",
-            "budget_ms",
-            "latency",
-            "memory",
-            "throughput",
-            "both_arenas",
-        )
-        mine = {name: getattr(self, name) for name in names}
-        mine |= {"metrics": list(self.metrics), "max_drop": self.max_drop}
-        return {**self.options.to_json(), **asdict(self.protocol), **mine}
+        own = {item.name: getattr(self, item.name) for item in fields(self)}
+        sizes = {
+            name: size if isinstance(size, int) else list(size) for name, size in self.sizes.items()
+        }
+        own |= {"metrics": list(self.metrics), "sizes": sizes}
+        del own["options"], own["protocol"]
+        return {**self.options.to_json(), **asdict(self.protocol), **own}

@@ -68,7 +68,7 @@ class Verdict:
 
 
 def non_inferior(
-    losses: int, gains: int, count: int, margin: float, alpha: float = 0.05
+    losses: int, gains: int, count: int, margin: float, alpha: float = 0.05, rules: int = 1
 ) -> Verdict:
     """Judge whether a candidate loses less accuracy than a margin.
 
@@ -90,13 +90,15 @@ def non_inferior(
         count: All samples.
         margin: Share of accuracy that may be lost, 0.005 for half a percentage point.
         alpha: Probability of a false pass at the margin.
+        rules: How many claims are judged together: the probability of a false fail is divided.
 
     Raises:
         ValueError: Impossible counts, or a margin that is not in [0, 1).
     """
     if not 0 <= margin < 1:
         raise ValueError(f"margin is {margin}, must be in [0, 1)")
-    _, low, high = tango_interval(losses, gains, count, confidence=1 - 2 * alpha)
+    low = tango_interval(losses, gains, count, confidence=1 - 2 * alpha).low
+    high = tango_interval(losses, gains, count, confidence=1 - 2 * alpha / rules).high
     answer: Answer = "pass" if low > -margin else "fail" if high < -margin else "inconclusive"
     return Verdict(answer, margin, low, high, count, _needed(losses + gains, count, margin, alpha))
 

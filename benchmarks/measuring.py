@@ -49,7 +49,10 @@ LAUNCHES, INTERVALS, INJECTED = 8, 60, 20
 SLOWER = (0.0, 0.0, 0.02, 0.03)
 LIMIT = 1.02
 
-JOB = "import numpy as np\na = np.random.rand(400, 400)\nwhile True:\n    a @ a\n"
+JOB = (
+    "import os\nimport numpy as np\na, p = np.random.rand(400, 400), os.getppid()\n"
+    "while os.getppid() == p:\n    a @ a\n"
+)
 
 BARE = """
 import json, sys, time

@@ -77,13 +77,19 @@ def test_drift_seldom_cries_wolf() -> None:
 
 def test_energy_counters_that_wrap(tmp_path: Path) -> None:
     zones = tmp_path / "sys/class/powercap"
-    for name, value in (("intel-rapl:0", 900), ("intel-rapl:1", 10), ("intel-rapl:0:0", 5)):
+    for name, kind, value in (
+        ("intel-rapl:0", "package-0", 900),
+        ("intel-rapl:1", "package-1", 10),
+        ("intel-rapl:0:0", "core", 5),
+        ("intel-rapl-mmio:0", "package-0", 900),
+    ):
         write(zones, f"{name}/energy_uj", f"{value}\n")
+        write(zones, f"{name}/name", f"{kind}\n")
         write(zones, f"{name}/max_energy_range_uj", "1000\n")
     counter = EnergyCounter(tmp_path)
     before = counter.read()
     assert before is not None
-    assert len(before) == 2, "parts of a package are in it"
+    assert len(before) == 2, "neither parts of a package nor a second counter of it"
     write(zones, "intel-rapl:0/energy_uj", "100\n")
     write(zones, "intel-rapl:1/energy_uj", "60\n")
     assert counter.since(before) == pytest.approx((200 + 50) / 1e6)

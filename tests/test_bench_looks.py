@@ -14,7 +14,12 @@ from scipy import special
 from onnxtrim.bench import latency, looks
 from onnxtrim.bench.errors import InputError, WorkerError
 from onnxtrim.bench.latency import Protocol, compare_latency
-from onnxtrim.bench.latency_metrics import latency_metrics, latency_verdict, latency_warnings
+from onnxtrim.bench.latency_metrics import (
+    latency_metrics,
+    latency_verdict,
+    latency_warnings,
+    over_budget,
+)
 from onnxtrim.bench.launches import COPY, LatencyResult, Round
 from onnxtrim.bench.looks import LOOKS, SPENT, judge
 from onnxtrim.bench.stats import yuen_interval
@@ -206,6 +211,28 @@ def test_a_death_keeps_what_was_finished(measure: Any) -> None:
     with pytest.raises(WorkerError) as error:
         measure(weather, rounds=4)
     assert error.value.finished is None
+
+
+def test_calls_over_a_budget() -> None:
+    """The interval holds although calls of a launch, or of its rounds, go together."""
+    few = over_budget([0, 0], [480, 480], 48)
+    assert (few.low, few.high) == (0.0, 1.0), "two launches tell nothing"
+    none = over_budget([0] * 8, [480] * 8, 192)
+    assert 0.015 < none.high < 0.025, "as if the calls of a round were one"
+    even = over_budget([48] * 8, [480] * 8, 192)
+    assert even.low < 0.1 < even.high
+    assert over_budget([384, *[0] * 7], [480] * 8, 192).high > 2 * even.high
+
+
+def test_calls_over_a_budget_hold_the_truth() -> None:
+    """Shares that differ between launches: the upper bound is missed in a few per cent at most."""
+    rng = np.random.default_rng(0)
+    missed = 0
+    for _ in range(400):
+        shares = rng.beta(1, 49, 8)  # 2% on average
+        over = rng.binomial(480, shares).tolist()
+        missed += over_budget(over, [480] * 8, 192).high < 0.02
+    assert missed <= 0.05 * 400
 
 
 def test_paced_calls_are_asked_for(measure: Any) -> None:

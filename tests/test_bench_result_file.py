@@ -13,9 +13,9 @@ import pytest
 from onnxtrim import bench
 from onnxtrim.bench import looks
 from onnxtrim.bench.arms import Arm
-from onnxtrim.bench.compare import compare
+from onnxtrim.bench.compare import bench_model, compare
 from onnxtrim.bench.errors import InputError, WorkerError
-from onnxtrim.bench.latency import Protocol
+from onnxtrim.bench.latency import Protocol, measure_latency
 from onnxtrim.bench.measurement import Measurement
 from onnxtrim.bench.result_file import load_result, raw_path, save_result
 from onnxtrim.bench.session import RunOptions
@@ -67,6 +67,48 @@ def test_follows_the_schema(result: Measurement, tmp_path: Path, damage: str | N
         check(value)
 
 
+def test_no_claim_without_evidence(result: Measurement, tmp_path: Path) -> None:
+    """A limit or a drop that a file says was judged can't pass without what it is judged by."""
+    path = tmp_path / "result.json"
+    save_result(result, path)
+    text = path.read_text()
+    path.write_text(text.replace('"max_drop": null', '"max_drop": 0.5'))
+    with pytest.raises(InputError, match="no accuracy"):
+        load_result(path)
+    value = json.loads(text)
+    value["options"]["limit"], value["details"]["latency"] = 5.0, {"verdict": "pass"}
+    path.write_text(json.dumps(value))
+    with pytest.raises(InputError, match="damaged"):
+        load_result(path)
+
+
+def test_the_data_is_not_replaced(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """The raw rounds of result.json would be result.npz."""
+    data = tmp_path / "result.npz"
+    np.savez(data, x=np.zeros((4, 8), np.float32))
+    before = data.read_bytes()
+    found = run("bench", pair[1], "--data", data, "-o", tmp_path / "result.json")
+    assert found.code == 2
+    assert "would replace" in found.err
+    assert data.read_bytes() == before
+
+
+def test_a_model_that_changes_meanwhile(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "m.onnx"
+    model.write_bytes(pair[1].read_bytes())
+
+    def meanwhile(*arguments: Any) -> Any:
+        model.write_bytes(pair[0].read_bytes())
+        return measure_latency(*arguments)
+
+    monkeypatch.setattr("onnxtrim.bench.compare.measure_latency", meanwhile)
+    quick = Settings(RunOptions(1), Protocol(launches=2, rounds=2), memory=False)
+    with pytest.raises(InputError, match="was changed while"):
+        bench_model(model, settings=quick)
+
+
 def test_figures_are_computed_anew(result: Measurement, tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     save_result(result, path)
@@ -101,6 +143,10 @@ def test_other_rounds_are_refused(result: Measurement, tmp_path: Path) -> None:
         (lambda text: text.replace('"details"', '"detail"'), "'details'"),
         (lambda text: text.replace('"value"', '"worth"'), "damaged"),
         (lambda text: text.replace('"seed"', '"seeds"'), "damaged"),
+        (lambda text: text.replace('"raw"', '"rough"'), "'raw'"),
+        (lambda text: text.replace('"latency": {', '"late": {'), "damaged|no latency"),
+        (lambda text: text.replace('"conditions": {', '"conditions": 3, "other": {'), "damaged"),
+        (lambda text: text.replace('"calls_per_round": [', '"calls_per_round": [1,'), "damaged"),
     ],
 )
 def test_damaged_files(result: Measurement, tmp_path: Path, damage: Any, words: str) -> None:
@@ -159,7 +205,13 @@ def test_commands(pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.M
         (["bench"], "give the MODEL"),
         (["compare"], "give ORIGINAL"),
         (["bench", "m.onnx", "--limit", "0.9"], "--against"),
-        (["bench", "m.onnx", "--from", "r.json"], "leave the models"),
+        (["bench", "m.onnx", "--from", "r.json"], "--from does not look at MODEL"),
+        (["compare", "--from", "r.json", "--limit", "0.1"], "--from does not look at --limit"),
+        (["bench", "selfcheck", "-o", "r.json"], "selfcheck does not look at --output"),
+        (["bench", "--runner", "-o", "r.pyz", "m.onnx"], "--runner does not look at MODEL"),
+        (["compare", "{model}", "{model}", "--limit", "1", "--no-latency"], "limit judges latency"),
+        (["bench", "{model}", "-o", "{model}"], "the output is the input"),
+        (["bench", "{model}", "-o", "r.npz"], "call it .json"),
         (["bench", "--from", "absent.json"], "can't be read"),
         (["bench", "{model}", "-C", "nonsense"], "KEY=VALUE"),
         (["bench", "{model}", "-e", "tpu"], "provider 'tpu'"),

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from onnxtrim.bench.errors import OnnxtrimError
+from onnxtrim.bench.text import one_line
 
 _COMMANDS = {
     "bind": "Give inputs of a model a fixed value, so that branches on them can be pruned.",
@@ -100,27 +101,18 @@ def _tell(error: Exception) -> int:
         return 130
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx is not None else "onnxtrim"
-        message = _line(error.format_message())
+        message = one_line(error.format_message())
         click.echo(f"error: {message} (see '{command} --help')", err=True)
         return 2
     if isinstance(error, click.ClickException):
-        click.echo(f"error: {_line(error.format_message())}", err=True)
+        click.echo(f"error: {one_line(error.format_message())}", err=True)
         return 2
     if isinstance(error, OnnxtrimError):
-        click.echo(f"error: {_line(str(error))}", err=True)
+        click.echo(f"error: {one_line(str(error))}", err=True)
         return error.exit_code
     if isinstance(error, BrokenPipeError):
         sys.stderr.close()  # the reader of our output has gone; nobody is to be told
         return 0
     name = type(error).__name__
-    click.echo(f"error: internal: {name}: {_line(str(error))} (--debug shows where)", err=True)
+    click.echo(f"error: internal: {name}: {one_line(str(error))} (--debug shows where)", err=True)
     return 4
-
-
-def _line(text: str) -> str:
-    """One line; names out of a file may hold anything, also what controls a terminal."""
-    text = " ".join(text.split())
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
-    )

@@ -11,6 +11,7 @@ import click
 from onnxtrim.bench.compare import bench_model, compare
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.looks import CODES, FAIL
+from onnxtrim.bench.result_file import load_result
 from onnxtrim.bench.runner import write_runner
 from onnxtrim.bench.selfcheck import reference_model, run_selfcheck
 from onnxtrim.toolkit.cli.common import (
@@ -23,7 +24,13 @@ from onnxtrim.toolkit.cli.common import (
     with_json,
     with_shape,
 )
-from onnxtrim.toolkit.cli.measuring import finish, measured, read_back, settings, with_protocol
+from onnxtrim.toolkit.cli.measuring import (
+    finish,
+    measured,
+    refuse_other_options,
+    settings,
+    with_protocol,
+)
 
 SELFCHECK = "selfcheck"
 
@@ -76,6 +83,7 @@ def command(
     """
     schema = "onnxtrim.bench/1"
     if runner:
+        refuse_other_options("--runner", "runner", "output")
         if output is None:
             raise InputError("--runner writes a file; say where with -o runner.pyz")
         check_output(output)
@@ -83,10 +91,12 @@ def command(
         say(f"next, on the device: python {output.name} model.onnx small.onnx -o result.json")
         return
     if source is not None:
-        found = read_back(source, (model, against, data, output))
+        refuse_other_options("--from", "source")
+        found = load_result(source)
         finish(found, str(source), schema, as_json=as_json)
         return
     if model is not None and str(model) == SELFCHECK and not model.exists():
+        refuse_other_options(SELFCHECK, "model", "threads", "rounds", "seed")
         _selfcheck(measuring, as_json=as_json)
         return
     if model is None:
@@ -94,7 +104,7 @@ def command(
     if measuring["limit"] is not None and against is None:
         raise InputError("--limit is of a ratio; give the original with --against")
     chosen = settings(**measuring, shapes=shapes)
-    with measured(output, model, against) as write, progress_bar() as report:
+    with measured(output, model, against, data=data) as write, progress_bar() as report:
         if against is None:
             found = bench_model(model, data=data, settings=chosen, progress=report)
         else:

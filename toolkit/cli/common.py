@@ -22,6 +22,7 @@ from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.files import check_target
 from onnxtrim.bench.model_file import check_model_file
 from onnxtrim.bench.results import Metric
+from onnxtrim.bench.text import one_line
 
 F = TypeVar("F", bound=Callable[..., Any])
 Report = Callable[[str, int, int | None], None]
@@ -134,7 +135,7 @@ def say(text: str) -> None:
 def warn(texts: Sequence[str]) -> None:
     """Warnings, one line each, on stderr."""
     for text in texts:
-        say(f"warning: {text}")
+        say(f"warning: {one_line(text)}")
 
 
 def print_json(value: Any) -> None:

@@ -10,8 +10,15 @@ import click
 
 from onnxtrim.bench.compare import compare
 from onnxtrim.bench.errors import InputError
+from onnxtrim.bench.result_file import load_result
 from onnxtrim.toolkit.cli.common import Points, progress_bar, say, with_json, with_shape
-from onnxtrim.toolkit.cli.measuring import finish, measured, read_back, settings, with_protocol
+from onnxtrim.toolkit.cli.measuring import (
+    finish,
+    measured,
+    refuse_other_options,
+    settings,
+    with_protocol,
+)
 
 
 @click.command("compare")
@@ -66,7 +73,8 @@ def command(
     """
     schema = "onnxtrim.compare/1"
     if source is not None:
-        found = read_back(source, (original, candidate, evaluation, output))
+        refuse_other_options("--from", "source")
+        found = load_result(source)
         finish(found, str(source), schema, as_json=as_json)
         return
     if original is None or candidate is None:
@@ -75,7 +83,7 @@ def command(
         if given and evaluation is None:
             raise click.UsageError(f"{name} needs --eval")
     chosen = replace(settings(**measuring, shapes=shapes), metrics=metrics, max_drop=max_drop)
-    with measured(output, original, candidate) as write, progress_bar() as report:
+    with measured(output, original, candidate, data=evaluation) as write, progress_bar() as report:
         found = compare(original, candidate, data=evaluation, settings=chosen, progress=report)
         write(found)
     if not (as_json or metrics or "accuracy.top1" in found.metrics):

@@ -13,7 +13,7 @@ from onnxtrim.bench.errors import InputError, WorkerError
 from onnxtrim.bench.latency import Protocol
 from onnxtrim.bench.looks import CODES, FAIL
 from onnxtrim.bench.measurement import Measurement
-from onnxtrim.bench.result_file import load_result, raw_path, save_result
+from onnxtrim.bench.result_file import check_result_path, save_result
 from onnxtrim.bench.session import RunOptions
 from onnxtrim.bench.settings import Settings
 from onnxtrim.toolkit.cli.common import F, check_output, out, parse_shapes, print_json, say, warn
@@ -167,14 +167,18 @@ def settings(
 
 
 @contextmanager
-def measured(output: Path | None, *inputs: Path | None) -> Iterator[Callable[[Measurement], None]]:
+def measured(
+    output: Path | None, *inputs: Path | None, data: str | None = None
+) -> Iterator[Callable[[Measurement], None]]:
     """Check the output first; yield what writes a measurement there.
 
     What was finished before a process died is written, too.
     """
+    if data is not None and Path(data).exists():
+        inputs = (*inputs, Path(data))
     check_output(output, *inputs)
     if output is not None:
-        check_output(raw_path(output), *inputs)
+        check_result_path(output, *(path for path in inputs if path is not None))
 
     def write(found: Measurement) -> None:
         if output is not None:
@@ -189,15 +193,23 @@ def measured(output: Path | None, *inputs: Path | None) -> Iterator[Callable[[Me
         raise
 
 
-def read_back(source: Path, given: Sequence[object]) -> Measurement:
-    """The result that ``--from`` names.
+def refuse_other_options(what: str, *allowed: str) -> None:
+    """Refuse what was given beside something that does not look at it.
+
+    Args:
+        what: The option or argument that stands for itself.
+        allowed: Names of the parameters that may be given with it.
 
     Raises:
-        InputError: Models or data are given, too, or it can't be read.
+        InputError: Something else is given, too.
     """
-    if any(value is not None for value in given):
-        raise InputError(f"--from {source} measures nothing; leave the models and the data out")
-    return load_result(source)
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if source is click.core.ParameterSource.COMMANDLINE and name not in (*allowed, "as_json"):
+            told = parameter.opts[-1] if parameter.param_type_name == "option" else name.upper()
+            raise InputError(f"{what} does not look at {told}; leave it out")
 
 
 def finish(found: Measurement, title: str, schema: str, *, as_json: bool) -> None:
