@@ -7,6 +7,7 @@ import itertools
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Union
 
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from onnxtrim.bench.launches import LatencyResult
 from onnxtrim.bench.machine import default_threads, fingerprint
 from onnxtrim.bench.measurement import ROLES, Measurement, memory_from_details
 from onnxtrim.bench.memory import RUNS, MemoryResult, measure_memory
-from onnxtrim.bench.model_file import has_onnx, model_sha256
+from onnxtrim.bench.model_file import check_model_file, files_sha256, has_onnx
 from onnxtrim.bench.profile import channel_block, describe, describe_pair, profile_models
 from onnxtrim.bench.results import Metrics
 from onnxtrim.bench.session import Feeds, open_session, random_feeds
@@ -64,8 +65,8 @@ def compare(
             :class:`Measurement` of what was done before.
     """
     chosen = settings or Settings()
-    if chosen.max_drop is not None:  # two claims are judged together
-        chosen = replace(chosen, protocol=replace(chosen.protocol, rules=2))
+    if chosen.claims:
+        chosen = replace(chosen, protocol=replace(chosen.protocol, rules=chosen.claims))
     return _measure([candidate, original], data, chosen, progress)
 
 
@@ -95,7 +96,11 @@ def _measure(
     if settings.max_drop is not None and source is None:
         raise InputError("max_drop needs samples with labels to judge accuracy")
     feeds, labelled = _feeds(inputs, source, settings)
-    machine, identities = fingerprint(), [_identity(model) for model in models]
+    machine = fingerprint()
+    files = [(Path(model), *check_model_file(model)) for model in models]
+    identities = [
+        {"path": str(model), "sha256": files_sha256(parts)} for model, parts in zip(models, files)
+    ]
     details: dict[str, Any] = {"feeds": "random" if source is None else "data"}
     used: list[str] = []
     if source is not None and labelled and settings.accuracy:
@@ -152,9 +157,9 @@ def _measure(
             whole = whole.with_latency(error.finished, broken=str(error))
         error.finished = whole
         raise
-    for model, identity in zip(models, identities):
-        if _identity(model) != identity:
-            raise InputError(f"{model}: was changed while it was measured; measure again")
+    for parts, identity in zip(files, identities):
+        if files_sha256(parts) != identity["sha256"]:
+            raise InputError(f"{parts[0]}: was changed while it was measured; measure again")
     return whole
 
 
@@ -204,7 +209,7 @@ def _compare_accuracy(
         counts.gains,
         counts.samples,
         settings.max_drop / 100,
-        rules=1 if settings.protocol.limit is None else 2,
+        rules=settings.protocol.rules,
     )
     details["accuracy"]["verdict"] = verdict.to_json()
     return metrics, verdict
@@ -287,10 +292,6 @@ def _with_profile(
         value = None if ratio is None else ratio.value
         found = describe_pair(profiles[1], profiles[0], block, value)
     return replace(whole, details={**whole.details, "profile": found})
-
-
-def _identity(model: PathLike) -> dict[str, str]:
-    return {"path": str(model), "sha256": model_sha256(model)}
 
 
 def _about(source: DataSource) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from onnxtrim.bench import looks
 from onnxtrim.bench.conditions import DRIFT, contention, drift
 from onnxtrim.bench.launches import CANDIDATE, COPY, ORIGINAL, LatencyResult
 from onnxtrim.bench.results import Metric, Metrics
-from onnxtrim.bench.stats import clopper_pearson, detectable, yuen_interval
+from onnxtrim.bench.stats import clopper_pearson, detectable
+
+Values = NDArray[np.float64]
 
 TAIL_CALLS = 662
 """Calls of an arm from which a 99th percentile is told: the smallest n for which at most one call
@@ -44,29 +46,38 @@ def latency_metrics(result: LatencyResult, budget_ms: float | None = None) -> Me
         budget_ms: Time that a call may take, for ``latency.over_budget_rate``.
     """
     pair = len(result.calls) > CANDIDATE
+    tails = {arm: _tail(result, arm) for arm in (ORIGINAL, CANDIDATE)[: len(result.calls)]}
     confidence = looks.confidence_after(len(result.launches)) if result.planned else 0.95
     metrics: Metrics = {}
     for arm, suffix in ((CANDIDATE, ""), (ORIGINAL, ".original")) if pair else ((ORIGINAL, ""),):
         for name, share in (("p50", 0.5), ("p10", 0.1)):
             logs = [launch.median_log(arm, share) for launch in result.launches]
-            metrics[f"latency.{name}{suffix}"] = _metric(logs, "ms", confidence)
+            metrics[f"latency.{name}{suffix}"] = Metric.of_logs(logs, "ms", confidence)
         for name, values in _loads(result, arm).items():
-            metrics[f"load.{name}{suffix}"] = _metric(np.log(values).tolist(), "ms", confidence)
-        metrics |= _tail(result, arm, suffix, budget_ms, confidence)
+            metrics[f"load.{name}{suffix}"] = Metric.of_logs(
+                np.log(values).tolist(), "ms", confidence
+            )
+        if (tail := tails[arm]) is not None:
+            metrics[f"latency.p99{suffix}"] = _between(*tail, "ms", confidence)
+        if budget_ms is not None:
+            metrics[f"latency.over_budget_rate{suffix}"] = _over_budget(result, arm, budget_ms)
         metrics |= _energy(result, arm, suffix, confidence)
     if not pair:
         return metrics
     for name, share in (("p50", 0.5), ("p10", 0.1)):
-        metrics[f"latency.{name}.ratio"] = _metric(result.logs(share), "ratio", confidence)
+        metrics[f"latency.{name}.ratio"] = Metric.of_logs(result.logs(share), "ratio", confidence)
     if len(result.calls) > COPY:
-        copy = _metric(result.logs(0.5, COPY), "ratio", looks.GUARD)
+        copy = Metric.of_logs(result.logs(0.5, COPY), "ratio", looks.GUARD)
         metrics["latency.copy.ratio"] = copy  # at 99%
     before = _loads(result, ORIGINAL)
     for name, values in _loads(result, CANDIDATE).items():
         ratios = np.log(values) - np.log(before[name])
-        metrics[f"load.{name}.ratio"] = _metric(ratios.tolist(), "ratio", confidence)
-    if len(result.launches) >= TAIL_LAUNCHES and "latency.p99" in metrics:
-        metrics["latency.p99.ratio"] = _tail_ratio(result, confidence)
+        metrics[f"load.{name}.ratio"] = Metric.of_logs(ratios.tolist(), "ratio", confidence)
+    first, second = tails[ORIGINAL], tails[CANDIDATE]
+    if len(result.launches) >= TAIL_LAUNCHES and first is not None and second is not None:
+        # Launches, and rounds in them, are drawn alike for both.
+        ratio = _between(second[0] / first[0], second[1] / first[1], "ratio", confidence)
+        metrics["latency.p99.ratio"] = ratio
     return metrics
 
 
@@ -137,38 +148,32 @@ def smallest_effect(result: LatencyResult) -> float:
     return math.exp(detectable(result.logs(0.5)))
 
 
-def _metric(logs: Sequence[float], unit: str, confidence: float) -> Metric:
-    interval = yuen_interval(logs, confidence)
-    return Metric(math.exp(interval.value), math.exp(interval.low), math.exp(interval.high), unit)
-
-
 def _loads(result: LatencyResult, arm: int) -> dict[str, NDArray[np.float64]]:
     create = np.asarray([launch.create_ms[arm] for launch in result.launches])
     first = np.asarray([launch.first_run_ms[arm] for launch in result.launches])
     return {"session_create": create, "first_run": first, "to_first_run": create + first}
 
 
-def _ends(confidence: float) -> list[float]:
-    return [(1 - confidence) / 2, (1 + confidence) / 2]
+def _between(value: float, draws: Values, unit: str, confidence: float) -> Metric:
+    """A value with the percentile interval of its draws."""
+    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Metric(value, min(float(low), value), max(float(high), value), unit)
 
 
-def _tail(
-    result: LatencyResult, arm: int, suffix: str, budget_ms: float | None, confidence: float
-) -> Metrics:
-    """``latency.p99``, and the share of calls over the budget."""
+def _tail(result: LatencyResult, arm: int) -> tuple[float, Values] | None:
+    """99th percentile of the calls and its draws, in ms; ``None`` from too few."""
     calls = [launch.calls(arm) for launch in result.launches]
-    metrics: Metrics = {}
-    if sum(map(len, calls)) >= TAIL_CALLS and len(calls) >= looks.LOOKS[0]:
-        draws = _resampled_p99(result, arm, np.random.default_rng(result.seed))
-        value = float(np.quantile(np.concatenate(calls), 0.99)) / 1e6
-        low, high = (float(end) / 1e6 for end in np.quantile(draws, _ends(confidence)))
-        metrics[f"latency.p99{suffix}"] = Metric(value, min(low, value), max(high, value), "ms")
-    if budget_ms is not None:
-        over = [int(np.count_nonzero(part > 1e6 * budget_ms)) for part in calls]
-        rounds = sum(len(launch.of(arm)) for launch in result.launches)
-        rate = over_budget(over, [len(part) for part in calls], rounds)
-        metrics[f"latency.over_budget_rate{suffix}"] = rate
-    return metrics
+    if sum(map(len, calls)) < TAIL_CALLS or len(calls) < looks.LOOKS[0]:
+        return None
+    value = float(np.quantile(np.concatenate(calls), 0.99)) / 1e6
+    return value, _resampled_p99(result, arm, np.random.default_rng(result.seed)) / 1e6
+
+
+def _over_budget(result: LatencyResult, arm: int, budget_ms: float) -> Metric:
+    calls = [launch.calls(arm) for launch in result.launches]
+    over = [int(np.count_nonzero(part > 1e6 * budget_ms)) for part in calls]
+    rounds = sum(len(launch.of(arm)) for launch in result.launches)
+    return over_budget(over, [len(part) for part in calls], rounds)
 
 
 def over_budget(over: Sequence[int], calls: Sequence[int], rounds: int) -> Metric:
@@ -206,24 +211,7 @@ def over_budget(over: Sequence[int], calls: Sequence[int], rounds: int) -> Metri
     return Metric(share, min(low, share), max(high, share), "share")
 
 
-def _tail_ratio(result: LatencyResult, confidence: float) -> Metric:
-    """Ratio of the 99th percentiles; launches, and rounds in them, are drawn alike for both."""
-    value = [
-        float(np.quantile(np.concatenate([k.calls(arm) for k in result.launches]), 0.99))
-        for arm in (ORIGINAL, CANDIDATE)
-    ]
-    before, after = (
-        _resampled_p99(result, arm, np.random.default_rng(result.seed))
-        for arm in (ORIGINAL, CANDIDATE)
-    )
-    low, high = np.quantile(after / before, _ends(confidence))
-    ratio = value[1] / value[0]
-    return Metric(ratio, min(float(low), ratio), max(float(high), ratio), "ratio")
-
-
-def _resampled_p99(
-    result: LatencyResult, arm: int, rng: np.random.Generator
-) -> NDArray[np.float64]:
+def _resampled_p99(result: LatencyResult, arm: int, rng: np.random.Generator) -> Values:
     """99th percentiles of two-stage draws: launches, and whole rounds within each."""
     rounds = [part for launch in result.launches for part in launch.of(arm)]
     each, count = len(rounds) // len(result.launches), len(rounds[0].calls_ns)
@@ -251,4 +239,4 @@ def _energy(result: LatencyResult, arm: int, suffix: str, confidence: float) -> 
         if len(joules) != len(rounds) or sum(joules) <= 0:
             return {}
         logs.append(math.log(sum(joules) / sum(len(part.calls_ns) for part in rounds)))
-    return {f"energy.per_call{suffix}": _metric(logs, "J", confidence)}
+    return {f"energy.per_call{suffix}": Metric.of_logs(logs, "J", confidence)}

@@ -114,5 +114,9 @@ def copy_interval(logs: Sequence[float]) -> Interval:
 
 def is_untrustworthy(logs: Sequence[float]) -> bool:
     """Whether two runs of one model differ, by more than the tolerance and by the guard."""
-    interval = copy_interval(logs)
+    return is_beyond_tolerance(copy_interval(logs))
+
+
+def is_beyond_tolerance(interval: Interval) -> bool:
+    """Whether a ratio's interval, on the log scale, lies wholly outside the tolerance around 1."""
     return interval.low > math.log1p(TOLERANCE) or interval.high < math.log1p(-TOLERANCE)

@@ -46,15 +46,6 @@ def has_onnx() -> bool:
     return importlib.util.find_spec("onnx") is not None
 
 
-def model_sha256(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a model file; with external data, of the hashes of all files in order.
-
-    Raises:
-        InputError: See :func:`check_model_file`.
-    """
-    return files_sha256((Path(path), *check_model_file(path)))
-
-
 def files_sha256(files: Sequence[Path]) -> str:
     """SHA-256 of a model in these files, the ``.onnx`` file first."""
     hashes = [sha256_file(file) for file in files]

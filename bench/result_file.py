@@ -84,6 +84,7 @@ def load_result(path: str | os.PathLike[str]) -> Measurement:
     pair = "candidate" in value.value
     details, options = value.get("details", dict), value.get("options", dict)
     try:
+        _require_evidence(options, details)
         metrics = _metrics(value.get("metrics", dict))
         again = memory_from_details(details, arena=bool(options["arena"]))
         if "throughput" in details:
@@ -99,7 +100,6 @@ def load_result(path: str | os.PathLike[str]) -> Measurement:
             latency=None,
             verdict=_accuracy_verdict(options, details),
         )
-        _require_evidence(options, details)
         if "latency" not in details and "raw" not in value.value:
             return found
         return _with_rounds(found, value.get("raw", dict), path)
@@ -140,14 +140,13 @@ def _with_rounds(
 
 
 def _accuracy_verdict(options: dict[str, Any], details: dict[str, Any]) -> Verdict | None:
-    if options["max_drop"] is None or "accuracy" not in details:
+    if options["max_drop"] is None:
         return None
-    rules = 1 if options["limit"] is None else 2
     losses, gains, samples = (
         int(details["accuracy"][name]) for name in ("losses", "gains", "samples")
     )
     margin = float(options["max_drop"]) / 100
-    return non_inferior(losses, gains, samples, margin, rules=rules)
+    return non_inferior(losses, gains, samples, margin, rules=int(options["rules"]))
 
 
 def _metrics(value: dict[str, Any]) -> Metrics:

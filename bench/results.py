@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from onnxtrim.bench.stats import yuen_interval
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,12 @@ class Metric:
     def exact(cls, value: float, unit: str) -> Metric:
         """A number without uncertainty, such as a file's size."""
         return cls(value, value, value, unit)
+
+    @classmethod
+    def of_logs(cls, logs: Sequence[float], unit: str, confidence: float = 0.95) -> Metric:
+        """What launches say of a positive number, from its logarithm in each of them."""
+        interval = yuen_interval(logs, confidence)
+        return cls(math.exp(interval.value), math.exp(interval.low), math.exp(interval.high), unit)
 
     def to_json(self) -> dict[str, Any]:
         """The form in which it stands in result files."""

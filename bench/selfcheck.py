@@ -20,7 +20,7 @@ import numpy as np
 from onnxtrim.bench.conditions import contention
 from onnxtrim.bench.latency import PathLike, Progress, Protocol, measure_arms
 from onnxtrim.bench.launches import LatencyResult
-from onnxtrim.bench.looks import FAIL, LOOKS, PASS, TOLERANCE, judge
+from onnxtrim.bench.looks import FAIL, LOOKS, PASS, is_beyond_tolerance, judge
 from onnxtrim.bench.session import Feeds, RunOptions
 from onnxtrim.bench.stats import detectable, yuen_interval
 
@@ -206,10 +206,7 @@ def _copies(name: str, groups: Sequence[Sequence[float]]) -> Check:
     """A model against itself: one of a few intervals may exclude 1, and none by much."""
     intervals = [yuen_interval(group) for group in groups]
     alarms = sum(not interval.low <= 0 <= interval.high for interval in intervals)
-    far = any(
-        interval.low > math.log1p(TOLERANCE) or interval.high < math.log1p(-TOLERANCE)
-        for interval in intervals
-    )
+    far = any(map(is_beyond_tolerance, intervals))
     told = f"{alarms} of {len(groups)} intervals of a model against itself exclude 1"
     return Check(name, alarms <= 1 and not far, told)
 

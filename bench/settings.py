@@ -66,6 +66,11 @@ class Settings:
         if not self.accuracy or (self.metrics and TOP1 not in self.metrics):
             raise InputError("max_drop judges top-1 accuracy, which is not measured; add top1")
 
+    @property
+    def claims(self) -> int:
+        """How many claims are judged together."""
+        return sum(asked is not None for asked in (self.protocol.limit, self.max_drop))
+
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON values, threads written out."""
         own = {item.name: getattr(self, item.name) for item in fields(self)}

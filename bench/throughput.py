@@ -8,7 +8,6 @@ seconds per sample stand beside: a model that wins by burning more cores is seen
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,6 @@ from onnxtrim.bench.arms import Arm, patience, written_feeds
 from onnxtrim.bench.errors import WorkerError
 from onnxtrim.bench.results import Metric, Metrics
 from onnxtrim.bench.session import Feeds, RunOptions
-from onnxtrim.bench.stats import yuen_interval
 
 Progress = Callable[[str, int, int], None]
 PathLike = Union[str, "os.PathLike[str]"]
@@ -58,11 +56,13 @@ class ThroughputResult:
             logs = np.log([launch[place] for launch in self.launches])  # (launches, arms, 2)
             for kind, suffix, unit in ((0, "", "samples/s"), (1, ".cpu", "s/sample")):
                 values = logs[:, :, kind]
-                metrics[f"{name}{suffix}"] = _metric(values[:, 0], unit)
+                metrics[f"{name}{suffix}"] = Metric.of_logs(values[:, 0].tolist(), unit)
                 if values.shape[1] > 1:
-                    metrics[f"{name}{suffix}.original"] = _metric(values[:, 1], unit)
+                    metrics[f"{name}{suffix}.original"] = Metric.of_logs(
+                        values[:, 1].tolist(), unit
+                    )
                     ratio = values[:, 0] - values[:, 1]
-                    metrics[f"{name}{suffix}.ratio"] = _metric(ratio, "ratio")
+                    metrics[f"{name}{suffix}.ratio"] = Metric.of_logs(ratio.tolist(), "ratio")
         return metrics
 
     def to_json(self) -> dict[str, Any]:
@@ -158,8 +158,3 @@ def _round(arm: Arm, threads: int, batch: int, seconds: float) -> tuple[float, f
         raise WorkerError(f"{arm.model}: the clock does not move between calls")
     samples = answer["calls"] * batch
     return 1e9 * samples / answer["wall_ns"], max(answer["cpu_ns"], 1) / 1e9 / samples
-
-
-def _metric(logs: Any, unit: str) -> Metric:
-    interval = yuen_interval(logs.tolist())
-    return Metric(math.exp(interval.value), math.exp(interval.low), math.exp(interval.high), unit)
