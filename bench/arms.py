@@ -73,17 +73,12 @@ class Arm:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is not None:
-            self._process.kill()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        self._process.kill()  # all is answered, and nothing in it needs an orderly end
+        self._process.wait()
         with contextlib.suppress(OSError):
             self._process.stdin.close()
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
         self._process.stdout.close()
         self._stderr.close()
 

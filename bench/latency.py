@@ -2,7 +2,7 @@
 
 A process keeps a bias of about half a percent for its whole life, which nothing inside it can
 see. So each launch starts fresh processes, gives one value, and only the launches count as a
-sample. Inside a launch the models take turns of about 20 ms in a random order and the same
+sample. Inside a launch the models take turns of some milliseconds in a random order and the same
 backwards, so that drift and neighbours hit both alike. A third process runs the original once
 more: if that differs from the original, nothing measured here can be trusted.
 """
@@ -24,12 +24,18 @@ from onnxtrim.bench.conditions import between, snapshot
 from onnxtrim.bench.errors import InputError, WorkerError
 from onnxtrim.bench.files import sha256_file
 from onnxtrim.bench.launches import CANDIDATE, ORIGINAL, LatencyResult, Launch, Round
+from onnxtrim.bench.pacing import (
+    MIN_CALLS,
+    REVIEW,
+    calls_per_round,
+    raised,
+    rounds_per_launch,
+)
 from onnxtrim.bench.session import Feeds, RunOptions
 
 Progress = Callable[[str, int, int], None]
 PathLike = Union[str, "os.PathLike[str]"]
 
-MIN_CALLS = 5  # per round, however slow the model
 WARM_UP_CALLS = 10  # at the time of the first run: the length of a warm-up of a slow model
 SLOW_MS = 4.0  # from here on one settle call is enough
 
@@ -40,7 +46,9 @@ class Protocol:
 
     Attributes:
         launches: How often to start fresh processes: the sample size, at least 2.
-        rounds: Rounds per model and launch, even.
+        rounds: Rounds per model and launch, even. 0 stands for 80, fewer of slow models (24 from
+            3 ms a call on), and more from the sixth launch on if that is worth its time, see
+            :mod:`.pacing`.
         round_ms: Length of a round; it sets the number of calls, at least 5.
         seed: Of the orders and paddings.
         copy: Whether the original also runs against itself.
@@ -51,8 +59,8 @@ class Protocol:
     """
 
     launches: int = 8
-    rounds: int = 24
-    round_ms: float = 20.0
+    rounds: int = 0
+    round_ms: float = 4.0
     seed: int = 0
     copy: bool = False
     limit: float | None = None
@@ -62,8 +70,8 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.launches < 2:
             raise InputError(f"launches is {self.launches}; an interval needs at least 2")
-        if self.rounds < 2 or self.rounds % 2:
-            raise InputError(f"rounds is {self.rounds}; give an even number from 2 on")
+        if self.rounds < 0 or self.rounds % 2:
+            raise InputError(f"rounds is {self.rounds}; give an even number, or 0 for automatic")
         if not 0 < self.round_ms < math.inf:
             raise InputError(f"round_ms is {self.round_ms}; give a length above 0")
         if self.limit is not None and not 0 < self.limit < math.inf:
@@ -130,7 +138,7 @@ def measure_arms(
         feeds: As of :func:`compare_latency`, like the rest.
         options: How to run all.
         protocol: How to measure; a limit is not looked at.
-        slower: Share of the first arm's time by which a busy loop prolongs the calls of each arm.
+        slower: Share by which a busy loop prolongs the calls of each arm.
         ramp: Share by which it prolongs those of all arms at the end, growing from nothing.
         progress: Called after each launch.
     """
@@ -142,7 +150,10 @@ def measure_arms(
 
 @dataclass
 class _Measuring:
-    """What to run; the number of calls per round is frozen after the first warm-up."""
+    """What to run; the number of calls per round is frozen after the first warm-up.
+
+    ``start_s`` and ``rounds_s`` are the seconds that starts and rounds have taken.
+    """
 
     models: list[str]
     protocol: Protocol
@@ -150,7 +161,9 @@ class _Measuring:
     ramp: float = 0.0
     calls: list[int] = field(default_factory=list)
     settle: list[int] = field(default_factory=list)
-    call_ns: float = 0.0  # of the first arm
+    rounds: int = 0
+    start_s: float = 0.0
+    rounds_s: float = 0.0
     floor_ms: float | None = None
     launch: int = 0
 
@@ -185,6 +198,7 @@ class _Measuring:
                         progress("latency", len(done), most)
                     self.launch = len(done)
                     done.append(self._launch(command, generator, start))
+                    self._review(done, most)
             except WorkerError as error:
                 error.finished = result() if len(done) > 1 else None
                 raise
@@ -202,6 +216,7 @@ class _Measuring:
         pads = tuple(generator.randrange(4096) for _ in self.models)
         opened: dict[int, dict[str, Any]] = {}
         warm: dict[int, dict[str, Any]] = {}
+        began = time.monotonic()
         with contextlib.ExitStack() as stack:
             arms = {i: stack.enter_context(Arm(self.models[i], pads[i])) for i in order}
             for arm in arms.values():
@@ -214,10 +229,14 @@ class _Measuring:
                 self._calibrate([warm[i]["call_ms"] for i in range(len(arms))])
                 asked = arms[ORIGINAL].ask("floor", options=command["options"])
                 self.floor_ms = asked["floor_ms"]
+            first = time.monotonic()
             rounds = [
                 self._round(arms[i], i, turn, warm[i]["call_ms"], start)
                 for turn, i in self._turns(generator)
             ]
+            last = time.monotonic()
+        self.rounds_s += last - first
+        self.start_s += time.monotonic() - began - (last - first)
         arms_in_order = range(len(self.models))
         return Launch(
             order=tuple(order),
@@ -232,20 +251,28 @@ class _Measuring:
         for model, duration in zip(self.models, call_ms):
             if duration <= 0:
                 raise WorkerError(f"{model}: the clock does not move between calls")
-            length = max(self.protocol.round_ms, MIN_CALLS * duration)
-            calls = MIN_CALLS if self.protocol.hertz else math.ceil(length / duration)
-            self.calls.append(calls)
+            paced = self.protocol.hertz
+            self.calls.append(
+                MIN_CALLS if paced else calls_per_round(duration, self.protocol.round_ms)
+            )
             self.settle.append(1 if duration > SLOW_MS or self.protocol.hertz else 3)
         for index, model in enumerate(self.models):  # arms of one model are treated alike
             twin = self.models.index(model)
             self.calls[index], self.settle[index] = self.calls[twin], self.settle[twin]
-        self.call_ns = call_ms[ORIGINAL] * 1e6
+        pause_ms = 1000 / self.protocol.hertz if self.protocol.hertz else 0.0
+        slowest_ms = max(*call_ms, pause_ms)
+        self.rounds = self.protocol.rounds or rounds_per_launch(slowest_ms, self.protocol.round_ms)
+
+    def _review(self, done: Sequence[Launch], most: int) -> None:
+        """More rounds from the sixth launch on, if nobody gave their number."""
+        if len(done) == REVIEW < most and len(self.models) > 1 and not self.protocol.rounds:
+            self.rounds = raised(done, self.start_s, self.rounds_s)
 
     def _turns(self, generator: random.Random) -> list[tuple[int, int]]:
         """``(turn, arm)`` of each round: in every turn all arms, every second turn backwards."""
         arms = len(self.models)
         turns = []
-        for block in range(self.protocol.rounds // 2):
+        for block in range(self.rounds // 2):
             order = generator.sample(range(arms), arms)
             turns += [(2 * block, arm) for arm in order]
             turns += [(2 * block + 1, arm) for arm in reversed(order)]
@@ -253,7 +280,7 @@ class _Measuring:
 
     def _done(self, turn: int) -> float:
         """Share of the session that is over at a turn."""
-        return (self.launch + turn / self.protocol.rounds) / self.protocol.launches
+        return (self.launch + turn / self.rounds) / self.protocol.launches
 
     def _round(self, arm: Arm, index: int, turn: int, call_ms: float, start: float) -> Round:
         calls, settle = self.calls[index], self.settle[index]
@@ -262,8 +289,7 @@ class _Measuring:
         at = time.monotonic() - start
         rest = {"calls": calls, "settle": settle, "first": turn, "pause": pause}
         if self.slower:
-            share = self.slower[index] + self.ramp * self._done(turn)
-            rest["extra_ns"] = round(share * self.call_ns)
+            rest["slower"] = self.slower[index] + self.ramp * self._done(turn)
         answer = arm.ask("round", seconds=seconds, **rest)
         for key in ("calls_ns", "settle_ns"):
             answer[key] = tuple(answer[key])

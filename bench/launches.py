@@ -78,14 +78,18 @@ class Launch:
         """Median over an arm's rounds of the logarithm of a quantile of the calls, in ms."""
         return float(np.median([part.log_quantile(share) for part in self.of(arm)]))
 
-    def log_ratio(self, share: float, arm: int = CANDIDATE) -> float:
-        """Median, over the turns of all arms, of ln(arm / original)."""
+    def log_ratios(self, share: float, arm: int = CANDIDATE) -> NDArray[np.float64]:
+        """ln(arm / original) of a quantile of the calls, for each turn of all arms."""
         arms = len(self.order)
         found = []
         for start in range(0, len(self.rounds), arms):
             turn = {part.arm: part for part in self.rounds[start : start + arms]}
             found.append(turn[arm].log_quantile(share) - turn[ORIGINAL].log_quantile(share))
-        return float(np.median(found))
+        return np.asarray(found)
+
+    def log_ratio(self, share: float, arm: int = CANDIDATE) -> float:
+        """Median, over the turns of all arms, of ln(arm / original)."""
+        return float(np.median(self.log_ratios(share, arm)))
 
     def calls(self, arm: int) -> NDArray[np.int64]:
         """All counted calls of an arm, in ns."""
@@ -113,9 +117,17 @@ class LatencyResult:
     planned: bool = False
 
     def wait_share(self) -> float | None:
-        """Median share of a round spent waiting for a CPU; ``None`` where it can't be read."""
-        rounds = [part for part in self._rounds() if part.wait_ns is not None]
-        shares = [(part.wait_ns or 0) / part.wall_ns for part in rounds]
+        """Share of the rounds' time spent waiting for a CPU, median of the launches.
+
+        ``None`` where it can't be read. Most rounds are too short to be interrupted at all, so
+        that a median of rounds would not show a neighbour.
+        """
+        shares = []
+        for launch in self.launches:
+            rounds = [part for part in launch.rounds if part.wait_ns is not None]
+            wall = sum(part.wall_ns for part in rounds)
+            if wall:
+                shares.append(sum(part.wait_ns or 0 for part in rounds) / wall)
         return float(np.median(shares)) if shares else None
 
     def logs(self, share: float, arm: int = CANDIDATE) -> list[float]:

@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", help="real inputs (.npz); seeded random ones else")
     parser.add_argument("--limit", type=float, help="largest latency ratio that passes")
     parser.add_argument("--launches", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=0)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--paced", type=float, default=0.0, metavar="HZ")

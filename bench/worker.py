@@ -103,7 +103,7 @@ class Worker:
         return {"floor_ms": statistics.median(times[FLOOR_CALLS // 2 :]) / 1e6}
 
     def round(
-        self, calls: int, settle: int, first: int, pause: float = 0.0, extra_ns: int = 0
+        self, calls: int, settle: int, first: int, pause: float = 0.0, slower: float = 0.0
     ) -> dict[str, Any]:
         """One turn: ``settle`` calls to refill the caches, then ``calls`` calls.
 
@@ -112,14 +112,14 @@ class Worker:
             settle: Calls before them.
             first: Which of the feeds comes first; they are cycled.
             pause: Seconds from the start of one call to the start of the next, at least.
-            extra_ns: Time by which a busy loop prolongs every call, to check the harness.
+            slower: Share by which a busy loop prolongs every call, to check the harness.
         """
         self._position = first
-        settle_ns = [self._timed_call(pause, extra_ns) for _ in range(settle)]
+        settle_ns = [self._timed_call(pause, slower) for _ in range(settle)]
         energy = self._energy.read()
         wait, switches, cpu = _run_queue_wait(), _switches(), time.process_time_ns()
         begin = time.perf_counter_ns()
-        calls_ns = [self._timed_call(pause, extra_ns) for _ in range(calls)]
+        calls_ns = [self._timed_call(pause, slower) for _ in range(calls)]
         wall = time.perf_counter_ns() - begin
         cpu, wait_after = time.process_time_ns() - cpu, _run_queue_wait()
         return {
@@ -203,15 +203,15 @@ class Worker:
         settings = RunOptions(**options)
         return profile_nodes(model, _load_feeds(feeds), settings, Path(folder), runs, copy)
 
-    def _timed_call(self, pause: float = 0.0, extra_ns: int = 0) -> int:
+    def _timed_call(self, pause: float = 0.0, slower: float = 0.0) -> int:
         call = self._calls[self._position % len(self._calls)]
         self._position += 1
         if pause:
             self._sleep_until_due(pause)
         start = time.perf_counter_ns()
         call()
-        if extra_ns:
-            until = time.perf_counter_ns() + extra_ns
+        if slower:
+            until = start + (1 + slower) * (time.perf_counter_ns() - start)
             while time.perf_counter_ns() < until:
                 pass
         return time.perf_counter_ns() - start

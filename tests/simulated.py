@@ -74,7 +74,7 @@ class FakeArm:
             raise WorkerError("died")
         level = self.bias + weather.drift * weather.rounds + weather.rng.normal(0, 0.01)
         calls = weather.unit * np.exp(level + 0.02 * weather.rng.standard_exponential(5))
-        calls += values.get("extra_ns", 0)
+        calls *= 1 + values.get("slower", 0.0)
         return {
             "calls_ns": [int(call) for call in calls],
             "settle_ns": [10**9] * values["settle"],  # must never count

@@ -55,7 +55,7 @@ def test_calls_per_round_are_frozen(
 ) -> None:
     weather = Weather(0, ratio=0.5, launch_sd=0.0)
     result = simulate(monkeypatch, paths, weather, launches=2, rounds=2)
-    assert result.calls == (100, 200), "20 ms of 0.2 ms and of 0.1 ms"
+    assert result.calls == (20, 40), "4 ms of 0.2 ms and of 0.1 ms"
     weather = Weather(0, ratio=0.5, launch_sd=0.0)
     weather.unit = 10_000_000
     result = simulate(monkeypatch, paths, weather, launches=2, rounds=2)
@@ -126,7 +126,7 @@ def test_broken_measurements_give_no_numbers(
     with pytest.raises(WorkerError, match="clock does not move"):
         simulate(monkeypatch, paths, weather)
     fresh = Weather(0, ratio=1.0)
-    bad: list[dict[str, Any]] = [{"launches": 1}, {"rounds": 3}, {"rounds": 0}, {"round_ms": 0.0}]
+    bad: list[dict[str, Any]] = [{"launches": 1}, {"rounds": 3}, {"rounds": -2}, {"round_ms": 0.0}]
     for numbers in bad:
         with pytest.raises(InputError):
             simulate(monkeypatch, paths, fresh, **numbers)

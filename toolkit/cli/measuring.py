@@ -31,9 +31,8 @@ _SHARED = (
     click.option(
         "--rounds",
         type=click.IntRange(min=2),
-        default=24,
-        show_default=True,
-        help="Rounds of about 20 ms per model and launch (an even number).",
+        help="Rounds of about 4 ms per model and launch, an even number (default: 24 to 80 by the"
+        " time of a call, and more if the first launches say that it is worth it).",
     ),
     click.option(
         "--batch",
@@ -136,7 +135,7 @@ def with_protocol(function: F) -> F:
 def settings(
     threads: int | None,
     launches: int,
-    rounds: int,
+    rounds: int | None,
     batch: int,
     seed: int,
     no_latency: bool,
@@ -149,7 +148,7 @@ def settings(
         options=RunOptions(threads=threads or 0, **_run_options(own)),
         protocol=Protocol(
             launches=launches,
-            rounds=rounds,
+            rounds=rounds or 0,
             seed=seed,
             copy=bool(own) and not own["no_copy"],
             limit=own.get("limit"),
