@@ -16,7 +16,7 @@ from onnxtrim.bench.accuracy import compare_accuracy, measure_accuracy
 from onnxtrim.bench.data import DataSource, InputSpec, open_data
 from onnxtrim.bench.denormals import count_denormals, denormal_warning, denormals_to_json
 from onnxtrim.bench.errors import InputError, WorkerError
-from onnxtrim.bench.latency import compare_latency, measure_latency
+from onnxtrim.bench.latency import Decided, compare_latency, measure_latency
 from onnxtrim.bench.launches import LatencyResult
 from onnxtrim.bench.machine import default_threads, fingerprint
 from onnxtrim.bench.measurement import ROLES, Measurement, memory_from_details
@@ -47,6 +47,7 @@ def compare(
     data: Data | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
+    decided: Decided | None = None,
 ) -> Measurement:
     """Measure a candidate beside its original: size, accuracy, memory, load time and latency.
 
@@ -58,6 +59,7 @@ def compare(
             are random.
         settings: What to measure, and how.
         progress: Called with what is being done, how much is done, and the total.
+        decided: As of :func:`.compare_latency`.
 
     Raises:
         InputError: Unfit files, models, data or settings.
@@ -67,7 +69,7 @@ def compare(
     chosen = settings or Settings()
     if chosen.claims:
         chosen = replace(chosen, protocol=replace(chosen.protocol, rules=chosen.claims))
-    return _measure([candidate, original], data, chosen, progress)
+    return _measure([candidate, original], data, chosen, progress, decided)
 
 
 def bench_model(
@@ -85,7 +87,11 @@ def bench_model(
 
 
 def _measure(
-    models: list[PathLike], data: Data | None, settings: Settings, progress: Progress | None
+    models: list[PathLike],
+    data: Data | None,
+    settings: Settings,
+    progress: Progress | None,
+    decided: Decided | None = None,
 ) -> Measurement:
     """Measure ``[model]`` or ``[candidate, original]``; what is quick and may fail comes first."""
     inputs = check_models(models, settings.options)
@@ -105,8 +111,9 @@ def _measure(
     used: list[str] = []
     if source is not None and labelled and settings.accuracy:
         used = _used_before(models[0], source, settings)
-        if used and settings.max_drop is not None:
+        if used and (settings.fresh_data or settings.max_drop is not None):
             raise InputError(used[0])
+        details["used_before"] = bool(used)
     if has_onnx():
         sizes = [model_size(model) for model in models]
         metrics = size_metrics(sizes[0], sizes[1] if len(models) == 2 else None)
@@ -145,14 +152,16 @@ def _measure(
     )
     try:
         if settings.latency:
-            latency = _latency(models, feeds, settings, progress)
+            latency = _latency(models, feeds, settings, progress, decided)
             now = fingerprint()
             changed = [name for name in _CHANGES if now[name] != machine[name]]
             broken = f"{', '.join(changed)} of the machine changed meanwhile" if changed else ""
+            details["changed"] = broken
             whole = whole.with_latency(latency, broken=broken)
         whole = _with_profile(whole, models, feeds, settings, progress)
     except WorkerError as error:
         whole = replace(whole, warnings=(*whole.warnings, f"not finished: {error}"))
+        whole.details["not_finished"] = str(error)
         if isinstance(error.finished, LatencyResult):
             whole = whole.with_latency(error.finished, broken=str(error))
         error.finished = whole
@@ -266,12 +275,16 @@ def _throughput(
 
 
 def _latency(
-    models: list[PathLike], feeds: list[Feeds], settings: Settings, progress: Progress | None
+    models: list[PathLike],
+    feeds: list[Feeds],
+    settings: Settings,
+    progress: Progress | None,
+    decided: Decided | None,
 ) -> LatencyResult:
     rest = (feeds, settings.options, settings.protocol, progress)
     if len(models) == 1:
         return measure_latency(models[0], *rest)
-    return compare_latency(models[1], models[0], *rest)
+    return compare_latency(models[1], models[0], *rest, decided=decided)
 
 
 def _with_profile(

@@ -23,7 +23,7 @@ from onnxtrim.bench.arms import Arm, patience, written_feeds
 from onnxtrim.bench.conditions import between, snapshot
 from onnxtrim.bench.errors import InputError, WorkerError
 from onnxtrim.bench.files import sha256_file
-from onnxtrim.bench.launches import CANDIDATE, ORIGINAL, LatencyResult, Launch, Round
+from onnxtrim.bench.launches import ORIGINAL, LatencyResult, Launch, Round
 from onnxtrim.bench.pacing import (
     MIN_CALLS,
     REVIEW,
@@ -34,6 +34,7 @@ from onnxtrim.bench.pacing import (
 from onnxtrim.bench.session import Feeds, RunOptions
 
 Progress = Callable[[str, int, int], None]
+Decided = Callable[[LatencyResult], bool]
 PathLike = Union[str, "os.PathLike[str]"]
 
 WARM_UP_CALLS = 10  # at the time of the first run: the length of a warm-up of a slow model
@@ -99,6 +100,7 @@ def compare_latency(
     options: RunOptions | None = None,
     protocol: Protocol | None = None,
     progress: Progress | None = None,
+    decided: Decided | None = None,
 ) -> LatencyResult:
     """Latency and load time of two models, taking turns.
 
@@ -109,6 +111,8 @@ def compare_latency(
         options: How to run both.
         protocol: How to measure.
         progress: Called with ``("latency", done, total)`` after each launch.
+        decided: Called at the planned looks, in place of judging ``protocol.limit``: launches end
+            when it says that all is decided.
 
     Raises:
         InputError: ONNX Runtime refuses a model or the feeds.
@@ -119,7 +123,16 @@ def compare_latency(
     models = [str(original), str(candidate)]
     if protocol.copy:
         models.append(str(original))
-    return _Measuring(models, protocol).run(feeds, options or RunOptions(), progress)
+    limit, rules = protocol.limit, protocol.rules
+
+    def within(found: LatencyResult) -> bool:
+        return limit is None or looks.judge(found.logs(0.5), limit, rules) is not None
+
+    if decided is None and limit is not None:
+        decided = within
+    return _Measuring(models, protocol, decided=decided).run(
+        feeds, options or RunOptions(), progress
+    )
 
 
 def measure_arms(
@@ -159,6 +172,7 @@ class _Measuring:
     protocol: Protocol
     slower: tuple[float, ...] = ()
     ramp: float = 0.0
+    decided: Decided | None = None
     calls: list[int] = field(default_factory=list)
     settle: list[int] = field(default_factory=list)
     rounds: int = 0
@@ -174,7 +188,7 @@ class _Measuring:
         for model in self.models:
             sha256_file(model)  # read once, so that each launch finds it in the page cache
         generator = random.Random(self.protocol.seed)
-        planned = self.protocol.limit is not None and len(self.models) > CANDIDATE
+        planned = self.decided is not None
         most = looks.LOOKS[-1] if planned else self.protocol.launches
         done: list[Launch] = []
         before, start = snapshot(), time.monotonic()
@@ -193,7 +207,9 @@ class _Measuring:
         with written_feeds(feeds) as path:
             command = {"feeds": path, "options": options.to_json()}
             try:
-                while len(done) < most and not (planned and self._decided(done)):
+                while len(done) < most and not (
+                    self.decided and len(done) in looks.LOOKS and self.decided(result())
+                ):
                     if progress is not None:
                         progress("latency", len(done), most)
                     self.launch = len(done)
@@ -205,11 +221,6 @@ class _Measuring:
         if progress is not None:
             progress("latency", most, most)
         return result()
-
-    def _decided(self, done: Sequence[Launch]) -> bool:
-        assert self.protocol.limit is not None  # looks are planned for a limit only
-        logs = [launch.log_ratio(0.5) for launch in done]
-        return looks.judge(logs, self.protocol.limit, self.protocol.rules) is not None
 
     def _launch(self, command: dict[str, Any], generator: random.Random, start: float) -> Launch:
         order = generator.sample(range(len(self.models)), len(self.models))

@@ -35,7 +35,9 @@ FLOOR_TIMES = 10
 """Times the call of an empty model below which a model is bound by the overhead of a call."""
 
 
-def latency_metrics(result: LatencyResult, budget_ms: float | None = None) -> Metrics:
+def latency_metrics(
+    result: LatencyResult, budget_ms: float | None = None, confidence: float | None = None
+) -> Metrics:
     """``latency.*``, ``load.*`` and ``energy.*`` with 95% intervals over launches.
 
     Times and their ratios are on the log scale. Where the launches ended at a planned look, the
@@ -44,10 +46,12 @@ def latency_metrics(result: LatencyResult, budget_ms: float | None = None) -> Me
     Args:
         result: What was measured.
         budget_ms: Time that a call may take, for ``latency.over_budget_rate``.
+        confidence: Of the intervals, where it shall be another one.
     """
     pair = len(result.calls) > CANDIDATE
     tails = {arm: _tail(result, arm) for arm in (ORIGINAL, CANDIDATE)[: len(result.calls)]}
-    confidence = looks.confidence_after(len(result.launches)) if result.planned else 0.95
+    if confidence is None:
+        confidence = looks.confidence_after(len(result.launches)) if result.planned else 0.95
     metrics: Metrics = {}
     for arm, suffix in ((CANDIDATE, ""), (ORIGINAL, ".original")) if pair else ((ORIGINAL, ""),):
         for name, share in (("p50", 0.5), ("p10", 0.1)):
@@ -60,7 +64,9 @@ def latency_metrics(result: LatencyResult, budget_ms: float | None = None) -> Me
         if (tail := tails[arm]) is not None:
             metrics[f"latency.p99{suffix}"] = _between(*tail, "ms", confidence)
         if budget_ms is not None:
-            metrics[f"latency.over_budget_rate{suffix}"] = _over_budget(result, arm, budget_ms)
+            metrics[f"latency.over_budget_rate{suffix}"] = _over_budget(
+                result, arm, budget_ms, confidence
+            )
         metrics |= _energy(result, arm, suffix, confidence)
     if not pair:
         return metrics
@@ -169,14 +175,16 @@ def _tail(result: LatencyResult, arm: int) -> tuple[float, Values] | None:
     return value, _resampled_p99(result, arm, np.random.default_rng(result.seed)) / 1e6
 
 
-def _over_budget(result: LatencyResult, arm: int, budget_ms: float) -> Metric:
+def _over_budget(result: LatencyResult, arm: int, budget_ms: float, confidence: float) -> Metric:
     calls = [launch.calls(arm) for launch in result.launches]
     over = [int(np.count_nonzero(part > 1e6 * budget_ms)) for part in calls]
     rounds = sum(len(launch.of(arm)) for launch in result.launches)
-    return over_budget(over, [len(part) for part in calls], rounds)
+    return over_budget(over, [len(part) for part in calls], rounds, confidence)
 
 
-def over_budget(over: Sequence[int], calls: Sequence[int], rounds: int) -> Metric:
+def over_budget(
+    over: Sequence[int], calls: Sequence[int], rounds: int, confidence: float = 0.95
+) -> Metric:
     """Share of calls over a budget, with an exact interval for as many calls as count.
 
     Calls of one launch go together, so the counts are divided by the design effect (Kish, Survey
@@ -191,6 +199,7 @@ def over_budget(over: Sequence[int], calls: Sequence[int], rounds: int) -> Metri
         over: Calls over the budget, for each launch.
         calls: All its calls.
         rounds: Rounds of all launches.
+        confidence: Of the interval.
     """
     from scipy import special  # not on a device, which only measures
 
@@ -206,8 +215,8 @@ def over_budget(over: Sequence[int], calls: Sequence[int], rounds: int) -> Metri
         worst = freedom / float(special.chdtri(freedom, 0.95))
         effect = max(effect, worst * float(shares.var(ddof=1)) / expected)
     count = max(round(total / effect), 1)
-    low = clopper_pearson(min(math.floor(share * count), count), count).low
-    high = clopper_pearson(min(math.ceil(share * count), count), count).high
+    low = clopper_pearson(min(math.floor(share * count), count), count, confidence).low
+    high = clopper_pearson(min(math.ceil(share * count), count), count, confidence).high
     return Metric(share, min(low, share), max(high, share), "share")
 
 

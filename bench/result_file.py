@@ -1,12 +1,13 @@
 """Result files: the JSON of a measurement, and every single call of it in an ``.npz`` beside.
 
-A result file is bound to what was measured: the hashes of the models and of the data, and the
-hash of the raw rounds. It is read back without measuring anything; latency and memory are
-computed anew from what was recorded.
+A result file is bound to what was measured: the hashes of the models and of the data, the hash of
+the raw rounds, and one of all that the file itself says. It is read back without measuring
+anything; latency and memory are computed anew from what was recorded.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -68,7 +69,14 @@ def save_result(measurement: Measurement, path: str | os.PathLike[str]) -> None:
             arrays: dict[str, Any] = measurement.latency.arrays()
             np.savez_compressed(file, **arrays)
         value["raw"] = {"file": raw.name, "sha256": sha256_file(raw)}
-    write_json(path, value)
+    write_json(path, {**value, "digest": digest(value)})
+
+
+def digest(value: dict[str, Any]) -> str:
+    """SHA-256 of a result's JSON without its digest: a change by accident or by hand shows."""
+    rest = {key: part for key, part in value.items() if key != "digest"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def load_result(path: str | os.PathLike[str]) -> Measurement:
@@ -81,6 +89,8 @@ def load_result(path: str | os.PathLike[str]) -> Measurement:
     schema = value.get("schema", str)
     if schema not in SCHEMAS:
         value.fail(f"has schema {schema!r}, which is none of {', '.join(SCHEMAS)}")
+    if value.get("digest", str) != digest(value.value):
+        raise InputError(f"{path}: was changed after it was measured; measure again")
     pair = "candidate" in value.value
     details, options = value.get("details", dict), value.get("options", dict)
     try:
@@ -116,6 +126,19 @@ def _require_evidence(options: dict[str, Any], details: dict[str, Any]) -> None:
     for name, evidence in (("limit", "latency"), ("max_drop", "accuracy")):
         if options[name] is not None and evidence not in details:
             raise ValueError(f"{name} was to be judged, but there is no {evidence}")
+    if "accuracy" in details:
+        counts = [details["accuracy"][name] for name in ("samples", "losses", "gains")]
+        if any(type(count) is not int or count < 0 for count in counts):
+            raise ValueError("counts of samples that are no counts")
+        if not sum(counts[1:]) <= counts[0] > 0:
+            raise ValueError("more flips than samples")
+    for name in ("memory", "memory_other_arena"):
+        for role, told in details.get(name, {}).items():
+            for repeat in told["repeats"]:
+                peaks = (repeat["load_peak"], repeat["run_peak"])
+                steady = [size for size in repeat["steady_pss"] if size is not None]
+                if any(type(size) is not int for size in (*peaks, *steady)) or min(peaks) < 0:
+                    raise ValueError(f"memory of the {role} that is no number of bytes")
 
 
 def _with_rounds(

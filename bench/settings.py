@@ -33,6 +33,8 @@ class Settings:
             ``"top1"``; none for top-1 if there are labels.
         max_drop: Percentage points of top-1 accuracy that a candidate may lose; judged in a
             comparison, see :func:`onnxtrim.bench.verdict.non_inferior`.
+        fresh_data: Whether to refuse samples that the candidate was made with, as ``max_drop``
+            does.
         profile: Whether to tell where the time goes, layer by layer; slow and apart.
     """
 
@@ -49,6 +51,7 @@ class Settings:
     accuracy: bool = True
     metrics: tuple[str, ...] = ()
     max_drop: float | None = None
+    fresh_data: bool = False
     profile: bool = False
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ from onnxtrim.bench.compare import bench_model, compare
 from onnxtrim.bench.errors import InputError, WorkerError
 from onnxtrim.bench.latency import Protocol, measure_latency
 from onnxtrim.bench.measurement import Measurement
-from onnxtrim.bench.result_file import load_result, raw_path, save_result
+from onnxtrim.bench.result_file import digest, load_result, raw_path, save_result
 from onnxtrim.bench.session import RunOptions
 from onnxtrim.bench.settings import Settings
 from tests.bench_models import save_mlp
@@ -37,6 +37,28 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def result(pair: tuple[Path, Path]) -> Measurement:
     settings = Settings(RunOptions(1), QUICK, both_arenas=True, budget_ms=0.001)
     return compare(*pair, settings=settings)
+
+
+def _signed(text: str) -> str:
+    """The text with the digest that belongs to it, if it is JSON at all."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return json.dumps({**value, "digest": digest(value)} if isinstance(value, dict) else value)
+
+
+def test_a_file_that_was_edited(result: Measurement, tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    save_result(result, path)
+    text = path.read_text()
+    path.write_text(json.dumps(json.loads(text)))  # written in another way, and the same
+    load_result(path)
+    value = json.loads(text)
+    value["metrics"]["model.file_bytes"]["value"] -= 1
+    path.write_text(json.dumps(value))
+    with pytest.raises(InputError, match="was changed after it was measured"):
+        load_result(path)
 
 
 def test_read_back_is_the_same(result: Measurement, tmp_path: Path) -> None:
@@ -72,12 +94,12 @@ def test_no_claim_without_evidence(result: Measurement, tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     save_result(result, path)
     text = path.read_text()
-    path.write_text(text.replace('"max_drop": null', '"max_drop": 0.5'))
+    path.write_text(_signed(text.replace('"max_drop": null', '"max_drop": 0.5')))
     with pytest.raises(InputError, match="no accuracy"):
         load_result(path)
     value = json.loads(text)
     value["options"]["limit"], value["details"]["latency"] = 5.0, {"verdict": "pass"}
-    path.write_text(json.dumps(value))
+    path.write_text(_signed(json.dumps(value)))
     with pytest.raises(InputError, match="damaged"):
         load_result(path)
 
@@ -115,7 +137,7 @@ def test_figures_are_computed_anew(result: Measurement, tmp_path: Path) -> None:
     value = json.loads(path.read_text())
     value["metrics"]["latency.p50.ratio"]["value"] = 0.001
     value["metrics"]["memory.run_peak"]["value"] = 1.0
-    path.write_text(json.dumps(value))
+    path.write_text(_signed(json.dumps(value)))
     assert load_result(path).metrics == result.metrics
 
 
@@ -152,7 +174,7 @@ def test_other_rounds_are_refused(result: Measurement, tmp_path: Path) -> None:
 def test_damaged_files(result: Measurement, tmp_path: Path, damage: Any, words: str) -> None:
     path = tmp_path / "result.json"
     save_result(result, path)
-    path.write_text(damage(path.read_text()))
+    path.write_text(_signed(damage(path.read_text())))
     with pytest.raises(InputError, match=words) as error:
         load_result(path)
     assert "\n" not in str(error.value)

@@ -15,10 +15,12 @@ from onnxtrim.bench.text import one_line
 _COMMANDS = {
     "bind": "Give inputs of a model a fixed value, so that branches on them can be pruned.",
     "bench": "Measure one model in ONNX Runtime: latency, load time, memory, size.",
+    "choose": "Choose a sweep's best candidate by a policy, and confirm it once.",
     "compare": "Measure a candidate against its original, paired, with intervals.",
     "demo": "Train, prune, sweep and measure a real network; minutes on a laptop.",
     "export": "Export a torch module to ONNX and prove that it computes the same.",
     "finetune": "Prune a torch module, train it to give what it gave, export it.",
+    "gate": "Judge a candidate by a policy: pass, fail, or not enough evidence.",
     "inspect": "Show which units can be removed, and what is frozen and why.",
     "prune": "Remove units below two thresholds and save the smaller model.",
     "report": "Write one offline HTML file from the folder of a sweep.",

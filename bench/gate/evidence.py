@@ -1,0 +1,143 @@
+"""What a measurement says about a metric, with the certainty that a claim needs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from onnxtrim.bench import looks
+from onnxtrim.bench.conditions import DRIFT, contention, drift
+from onnxtrim.bench.gate.policy import Rule
+from onnxtrim.bench.latency_metrics import latency_metrics
+from onnxtrim.bench.launches import COPY, ORIGINAL, LatencyResult
+from onnxtrim.bench.measurement import Measurement
+from onnxtrim.bench.memory import MemoryResult
+from onnxtrim.bench.results import Metric, Metrics
+from onnxtrim.bench.stats import clopper_pearson, tango_interval
+
+OF_LAUNCHES = ("latency", "load", "energy")
+"""Families whose sample are the launches."""
+
+RECORDED = 0.95
+"""Confidence of the intervals of what can't be computed anew from a result file."""
+
+
+@dataclass
+class Evidence:
+    """A measurement, asked with whatever confidence; answers are kept."""
+
+    found: Measurement
+    _metrics: dict[tuple[float | None, float], Metrics] = field(default_factory=dict)
+
+    def spent(self, rule: Rule, alpha: float) -> float:
+        """The part of the error that a claim about a rule may use now.
+
+        Launches are looked at again and again, so each look has its own share (:mod:`.looks`).
+        """
+        if rule.family not in OF_LAUNCHES or self.found.latency is None:
+            return alpha
+        count = len(self.found.latency.launches)
+        shares = [share for look, share in zip(looks.LOOKS, looks.SPENT) if look <= count]
+        return alpha * (shares[-1] if shares else 0.0) / sum(looks.SPENT)
+
+    def interval(self, rule: Rule, confidence: float) -> Metric | None:
+        """The metric of a rule, its interval at least as wide as a two-sided confidence asks.
+
+        ``None`` if it was not measured, is no number, or too little was measured for it.
+        """
+        found = self._computed(rule, confidence)
+        if found is None or not math.isfinite(found.value):
+            return None
+        return None if math.isnan(found.low) or math.isnan(found.high) else found
+
+    def _computed(self, rule: Rule, confidence: float) -> Metric | None:
+        if rule.family in OF_LAUNCHES:
+            return self._of_launches(rule, confidence)
+        if rule.family == "accuracy":
+            return self._accuracy(rule.metric, confidence)
+        recorded = self.found.metrics.get(rule.metric)
+        if rule.family == "throughput" and confidence > RECORDED:
+            return None if recorded is None else _unknown(recorded)
+        return recorded
+
+    def _of_launches(self, rule: Rule, confidence: float) -> Metric | None:
+        latency = self.found.latency
+        if latency is None or len(latency.launches) < looks.LOOKS[0]:
+            return None
+        key = (rule.budget_ms, confidence)
+        if key not in self._metrics:
+            self._metrics[key] = latency_metrics(latency, rule.budget_ms, confidence)
+        return self._metrics[key].get(rule.metric)
+
+    def _accuracy(self, name: str, confidence: float) -> Metric | None:
+        recorded = self.found.metrics.get(name)
+        counts = self.found.details.get("accuracy")
+        if recorded is None or not isinstance(counts, dict):
+            return None
+        samples, losses, gains = (int(counts[key]) for key in ("samples", "losses", "gains"))
+        alone = "accuracy.mcnemar_p" in self.found.metrics  # samples are independent answers
+        if name == "accuracy.top1.delta" and alone:
+            ends = tango_interval(losses, gains, samples, confidence)
+            return Metric(100 * ends.value, 100 * ends.low, 100 * ends.high, "points")
+        if name == "accuracy.negative_flip_rate":
+            return Metric(*clopper_pearson(losses, samples, confidence), "share")
+        if name == "accuracy.agreement" or (name == "accuracy.top1" and alone):
+            hits = round(recorded.value * samples)
+            return Metric(*clopper_pearson(hits, samples, confidence), "share")
+        return recorded if confidence <= RECORDED else _unknown(recorded)
+
+    def doubt(self, rule: Rule, require_aa: bool) -> str:
+        """Why nothing may be claimed about a rule, though it was measured; or empty."""
+        if rule.family == "memory":
+            return self._unsteady(rule.metric)
+        latency = self.found.latency
+        if rule.family not in OF_LAUNCHES or latency is None:
+            return ""
+        changed = str(self.found.details.get("changed") or "")
+        if changed or not require_aa:
+            return changed
+        if len(latency.calls) <= COPY:
+            return "the original did not run against itself (require_aa)"
+        if looks.is_untrustworthy(latency.logs(0.5, COPY)):
+            return "two runs of the original differ, so nothing measured here can be trusted now"
+        return ""
+
+    def doubts_about_times(self, rule: Rule) -> tuple[str, str]:
+        """Why an absolute time may not pass, and why it may not fail; empty where it may.
+
+        Neighbours only add time, so a pass beside them stands, and a fail does not.
+        """
+        latency = self.found.latency
+        absolute = rule.family in OF_LAUNCHES and not rule.metric.endswith(".ratio")
+        if not absolute or latency is None:
+            return "", ""
+        change = _drift(latency)
+        moving = ""
+        if change is not None and abs(change) > DRIFT:
+            moving = f"the original's time changed by {change:+.1%} a minute"
+        busy = contention(latency.wait_share(), latency.conditions)
+        return moving, "" if busy is None else f"the machine was busy ({busy})"
+
+    def _unsteady(self, metric: str) -> str:
+        kind = metric.split(".")[1]
+        for role, told in self._memories(metric).items():
+            if kind in MemoryResult(tuple(told["repeats"])).unsteady:
+                return f"repeats of the {role} differ by more than 2%"
+        return ""
+
+    def _memories(self, metric: str) -> dict[str, Any]:
+        arena = bool(self.found.settings.get("arena", True))
+        other = ".arena_off" if arena else ".arena_on"
+        name = "memory_other_arena" if metric.endswith(other) else "memory"
+        return dict(self.found.details.get(name, {}))
+
+
+def _unknown(metric: Metric) -> Metric:
+    """The value without any bound: what is recorded is less certain than what is asked."""
+    return Metric(metric.value, -math.inf, math.inf, metric.unit)
+
+
+def _drift(latency: LatencyResult) -> float | None:
+    times = [launch.of(ORIGINAL)[0].at for launch in latency.launches]
+    return drift(times, [launch.median_log(ORIGINAL, 0.5) for launch in latency.launches])

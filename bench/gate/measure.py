@@ -1,0 +1,98 @@
+"""Measure what a policy asks for, and no more."""
+
+from __future__ import annotations
+
+import time
+
+from onnxtrim.bench.compare import Data, PathLike, Progress, compare
+from onnxtrim.bench.errors import InputError
+from onnxtrim.bench.gate.evidence import OF_LAUNCHES
+from onnxtrim.bench.gate.judge import is_decided
+from onnxtrim.bench.gate.policy import Policy, Target
+from onnxtrim.bench.latency import Protocol
+from onnxtrim.bench.launches import LatencyResult
+from onnxtrim.bench.measurement import Measurement
+from onnxtrim.bench.metrics import TOP1
+from onnxtrim.bench.session import RunOptions, Sizes
+from onnxtrim.bench.settings import Settings
+
+_OF_TOP1 = ("top1", "agreement", "negative_flip_rate")
+
+
+def measure_for(
+    policy: Policy,
+    original: PathLike,
+    candidate: PathLike,
+    *,
+    target: str | None = None,
+    data: Data | None = None,
+    sizes: Sizes | None = None,
+    seed: int = 0,
+    alpha: float | None = None,
+    progress: Progress | None = None,
+) -> Measurement:
+    """Measure a candidate beside its original until all rules about launches are decided.
+
+    Args:
+        policy: What will be judged.
+        original: Path of the original.
+        candidate: Path of the candidate.
+        target: Which target of the policy; the only one without.
+        data: Samples, as of :func:`.compare`.
+        sizes: Free dimensions of random inputs, as of :func:`.random_feeds`.
+        seed: Of all randomness.
+        alpha: Error of the judgement that follows, if it is not the policy's.
+        progress: As of :func:`.compare`.
+
+    Raises:
+        InputError: Unfit models or data, a rule on accuracy without data, or samples that the
+            candidate was made with.
+        WorkerError: As of :func:`.compare`.
+    """
+    chosen = policy.target(target)
+    settings = settings_for(policy, chosen, sizes=sizes, seed=seed)
+    if settings.accuracy and data is None:
+        first = next(rule.metric for rule in chosen.rules if rule.family == "accuracy")
+        raise InputError(f"{policy.source}: {first} needs samples; give them with --data")
+    begin = time.monotonic()
+
+    def decided(found: LatencyResult) -> bool:
+        if policy.max_seconds is not None and time.monotonic() - begin > policy.max_seconds:
+            return True
+        so_far = Measurement({}, {}, {}, settings.to_json(), {}, {}, (), found)
+        return is_decided(so_far, policy, chosen, policy.alpha if alpha is None else alpha)
+
+    return compare(
+        original, candidate, data=data, settings=settings, progress=progress, decided=decided
+    )
+
+
+def settings_for(
+    policy: Policy, target: Target, *, sizes: Sizes | None = None, seed: int = 0
+) -> Settings:
+    """What must be measured for a target."""
+    families = {rule.family for rule in target.rules}
+    names = [rule.metric.split(".")[1] for rule in target.rules if rule.family == "accuracy"]
+    metrics = sorted({TOP1 if name in _OF_TOP1 else name for name in names})
+    if set(names) == {"agreement"}:
+        metrics = []  # needs no labels
+    budgets = [rule.budget_ms for rule in target.rules if rule.budget_ms is not None]
+    throughput = [
+        int(rule.metric.split(".")[1].partition("x")[2])
+        for rule in target.rules
+        if rule.family == "throughput"
+    ]
+    return Settings(
+        options=RunOptions(threads=target.threads, provider=target.provider, arena=target.arena),
+        protocol=Protocol(seed=seed, hertz=target.hertz, copy=policy.require_aa),
+        batch=target.batch,
+        sizes=sizes or {},
+        budget_ms=budgets[0] if budgets else None,
+        latency=bool(families & set(OF_LAUNCHES)),
+        memory="memory" in families,
+        both_arenas=any(".arena_" in rule.metric for rule in target.rules),
+        throughput=max(throughput, default=0),
+        accuracy="accuracy" in families,
+        metrics=tuple(metrics),
+        fresh_data="accuracy" in families,
+    )

@@ -1,0 +1,411 @@
+"""The policy of a gate: what must be shown of a candidate, in a TOML file.
+
+A rule is a claim that must be shown, not an estimate under a line. Limits carry their units; what
+is unknown, contradictory or out of date is an error before anything is measured.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from onnxtrim.bench.errors import InputError
+from onnxtrim.bench.gate.quantity import parse_duration, parse_quantity, show, unit_of
+from onnxtrim.bench.text import one_line
+
+LEVELS = ("error", "warn", "info")
+PRESETS = ("edge-default", "server-default", "accuracy-only")
+MOST_BYTES = 1 << 20  # of a policy file
+
+_HERE = Path(__file__).parent / "presets"
+_PREFIX = "onnxtrim:"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A claim about one metric, limits in its own unit.
+
+    Attributes:
+        metric: Its name, as in result files; the candidate's, or a ratio or difference.
+        max: Largest value that is allowed, or ``None``.
+        min: Smallest, or ``None``.
+        slack: Bytes by which a limit of memory may be exceeded.
+        budget_ms: Time that a call may take, of ``latency.over_budget_rate``.
+        level: ``"error"``, ``"warn"`` or ``"info"``: only the first decides.
+    """
+
+    metric: str
+    max: float | None = None
+    min: float | None = None
+    slack: float = 0.0
+    budget_ms: float | None = None
+    level: str = "error"
+
+    @property
+    def unit(self) -> str:
+        """Unit of the metric and the limits."""
+        return unit_of(self.metric)
+
+    @property
+    def family(self) -> str:
+        """The first part of the metric's name: what has to be measured for it."""
+        return self.metric.partition(".")[0]
+
+    def limit(self) -> str:
+        """The limits for people, as ``≤ 20 ms``."""
+        parts = [f"≥ {show(self.min, self.unit)}"] if self.min is not None else []
+        parts += [f"≤ {show(self.max, self.unit)}"] if self.max is not None else []
+        return " and ".join(parts)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One scenario, measured and judged together.
+
+    Attributes:
+        name: Of the target.
+        rules: What must be shown.
+        threads: Intra-op threads; 0 for all usable.
+        batch: Samples per call.
+        hertz: Calls per second; 0 for back to back.
+        arena: Whether the memory arena is on.
+        provider: Execution provider.
+    """
+
+    name: str
+    rules: tuple[Rule, ...]
+    threads: int = 0
+    batch: int = 1
+    hertz: float = 0.0
+    arena: bool = True
+    provider: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Waiver:
+    """A rule that may fail until a day, and why."""
+
+    metric: str
+    reason: str
+    expires: datetime.date
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a gate enforces.
+
+    Attributes:
+        targets: By name.
+        waivers: What may fail for now.
+        alpha: Probability of a wrong pass, per rule, and of any wrong fail.
+        on_inconclusive: ``"exit3"``, ``"fail"`` or ``"warn"``.
+        on_missing: ``"fail"`` or ``"inconclusive"``.
+        max_seconds: After so long no further look at launches is begun; ``None`` for no end.
+        require_aa: Whether the original must have run against itself.
+        require_same_host: Whether a result must have been measured on this machine.
+        allow_advisory: Whether there may be no rule that decides.
+        sha256: Of the policy's text.
+        source: Where it came from.
+    """
+
+    targets: Mapping[str, Target]
+    waivers: tuple[Waiver, ...] = ()
+    alpha: float = 0.05
+    on_inconclusive: str = "exit3"
+    on_missing: str = "fail"
+    max_seconds: float | None = None
+    require_aa: bool = True
+    require_same_host: bool = True
+    allow_advisory: bool = False
+    sha256: str = ""
+    source: str = "policy"
+
+    def target(self, name: str | None = None) -> Target:
+        """The target of that name, or the only one.
+
+        Raises:
+            InputError: There is none, or there are several and none was named.
+        """
+        names = ", ".join(self.targets)
+        if name is None:
+            if len(self.targets) > 1:
+                raise InputError(f"{self.source}: has targets {names}; choose with --target")
+            return next(iter(self.targets.values()))
+        if name not in self.targets:
+            raise InputError(f"{self.source}: has no target {name!r}, only {names}")
+        return self.targets[name]
+
+    def strict(self) -> Policy:
+        """The same with warnings that decide."""
+        targets = {}
+        for name, target in self.targets.items():
+            rules = [
+                replace(r, level="error" if r.level == "warn" else r.level) for r in target.rules
+            ]
+            targets[name] = replace(target, rules=tuple(rules))
+        return replace(self, targets=targets)
+
+
+def load_policy(path: str | os.PathLike[str], today: datetime.date | None = None) -> Policy:
+    """Read and check a policy file; ``onnxtrim:NAME`` is a preset.
+
+    Raises:
+        InputError: It can't be read, is no policy, or asks for what makes no sense.
+    """
+    name = os.fspath(path)
+    if "://" in name or name.startswith("//"):
+        raise InputError(f"{name}: a policy from the network is refused; give a local file")
+    if name.startswith(_PREFIX):
+        return parse_policy(f'schema = 1\nextends = "{name}"\n', name, today)
+    try:
+        if Path(name).stat().st_size > MOST_BYTES:
+            raise InputError(f"{name}: is larger than any policy")
+        text = Path(name).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{name}: can't be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name}: is not text in UTF-8") from error
+    return parse_policy(text, name, today)
+
+
+def parse_policy(text: str, source: str = "policy", today: datetime.date | None = None) -> Policy:
+    """A policy from its text; arguments and errors as of :func:`load_policy`."""
+    try:
+        return _policy(text, source, today or datetime.date.today())
+    except InputError as error:
+        message = str(error)
+        raise InputError(
+            message if message.startswith(source) else f"{source}: {message}"
+        ) from None
+
+
+def preset_text(name: str) -> str:
+    """The text of a preset.
+
+    Raises:
+        InputError: There is no such preset.
+    """
+    if name.removeprefix(_PREFIX) not in PRESETS or not name.startswith(_PREFIX):
+        known = ", ".join(_PREFIX + preset for preset in PRESETS)
+        raise InputError(f"extends is {name!r}; presets are {known}")
+    return (_HERE / f"{name.removeprefix(_PREFIX)}.toml").read_text(encoding="utf-8")
+
+
+def _policy(text: str, source: str, today: datetime.date) -> Policy:
+    value = _parsed(text)
+    top = _Table(value, "", ("schema", "extends", "gate", "target", "waiver"))
+    if top.get("schema", int) != 1:
+        raise InputError(f"schema is {value['schema']!r}; this onnxtrim knows schema 1")
+    base: dict[str, Any] = {}
+    if (extends := top.get("extends", str, "")) != "":
+        base = _parsed(preset_text(extends))["target"]["default"]
+    own = top.get("target", dict, {})
+    if not own and not base:
+        raise InputError("has no target; write [target.NAME] with rules, or extends a preset")
+    shared = [_rule(rule, f"preset rule {n + 1}") for n, rule in enumerate(base.get("rule", []))]
+    targets = {
+        name: _target(name, about, shared) for name, about in (own or {"default": {}}).items()
+    }
+    settings = _gate(_Table(top.get("gate", dict, {}), "gate", _GATE))
+    rules = [rule for target in targets.values() for rule in target.rules]
+    if not settings["allow_advisory"]:
+        for target in targets.values():
+            if not any(rule.level == "error" for rule in target.rules):
+                raise InputError(
+                    f"target.{target.name} has no rule of level error, so it could never fail;"
+                    " set allow_advisory = true in [gate] if that is meant"
+                )
+    waivers = tuple(
+        _waiver(about, f"waiver {n + 1}", rules, today)
+        for n, about in enumerate(top.get("waiver", list, []))
+    )
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return Policy(targets, waivers, sha256=digest, source=source, **settings)
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        raise InputError(f"is not TOML: {one_line(str(error))}") from error
+
+
+class _Table:
+    """A table that knows where it stands and which keys it may have."""
+
+    def __init__(self, value: Any, where: str, keys: Sequence[str]) -> None:
+        self.where = where
+        if not isinstance(value, dict):
+            raise InputError(f"{where} is not a table")
+        for key in value:
+            if key not in keys:
+                place = f"[{where}]" if where else "the policy"
+                raise InputError(f"{place} has an unknown key {key!r}; known: {', '.join(keys)}")
+        self.value = value
+
+    def get(self, key: str, kind: type, default: Any = None) -> Any:
+        """The value of a key, of that type; a key without a default must be there."""
+        place = f"{self.where}.{key}" if self.where else key
+        if key not in self.value:
+            if default is None:
+                raise InputError(f"{place} is missing")
+            return default
+        value = self.value[key]
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise InputError(f"{place} is {value!r}, must be {_KINDS[kind]}")
+        return value
+
+    def choice(self, key: str, choices: Sequence[str]) -> str:
+        """The value of a key, one of some words, the first by default."""
+        found: str = self.get(key, str, choices[0])
+        if found not in choices:
+            raise InputError(f"{self.where}.{key} is {found!r}, must be {' or '.join(choices)}")
+        return found
+
+
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    dict: "a table",
+    list: "a list of tables ([[...]])",
+    datetime.date: "a date, such as 2027-01-31",
+}
+_GATE = (
+    "alpha",
+    "on_inconclusive",
+    "on_missing",
+    "max_duration",
+    "require_aa",
+    "require_same_host",
+    "allow_advisory",
+)
+_TARGET = ("threads", "batch", "scenario", "arena", "provider", "rule")
+_RULE = ("metric", "max", "min", "slack", "budget", "level")
+
+
+def _gate(table: _Table) -> dict[str, Any]:
+    alpha = table.get("alpha", float, 0.05)
+    if not 0 < alpha <= 0.2:
+        raise InputError(f"gate.alpha is {alpha:g}, must be above 0 and at most 0.2")
+    seconds = None
+    if "max_duration" in table.value:
+        try:
+            seconds = parse_duration(table.value["max_duration"])
+        except InputError as error:
+            raise InputError(f"gate.max_duration: {error}") from None
+    return {
+        "alpha": alpha,
+        "on_inconclusive": table.choice("on_inconclusive", ("exit3", "fail", "warn")),
+        "on_missing": table.choice("on_missing", ("fail", "inconclusive")),
+        "max_seconds": seconds,
+        "require_aa": table.get("require_aa", bool, True),
+        "require_same_host": table.get("require_same_host", bool, True),
+        "allow_advisory": table.get("allow_advisory", bool, False),
+    }
+
+
+def _target(name: str, value: Any, shared: Sequence[Rule]) -> Target:
+    where = f"target.{name}"
+    table = _Table(value, where, _TARGET)
+    own = [
+        _rule(about, f"{where} rule {n + 1}") for n, about in enumerate(table.get("rule", list, []))
+    ]
+    overridden = {rule.metric for rule in own}
+    rules = (*(rule for rule in shared if rule.metric not in overridden), *own)
+    if not rules:
+        raise InputError(f"{where} has no rule; write [[{where}.rule]]")
+    _refuse_contradictions(rules, where)
+    threads, batch = table.get("threads", int, 0), table.get("batch", int, 1)
+    for key, number, least in (("threads", threads, 0), ("batch", batch, 1)):
+        if number < least:
+            raise InputError(f"{where}.{key} is {number}, must be {least} or more")
+    return Target(
+        name,
+        rules,
+        threads,
+        batch,
+        _hertz(table.value.get("scenario", "back_to_back"), where),
+        table.get("arena", bool, True),
+        table.get("provider", str, "cpu"),
+    )
+
+
+def _hertz(value: Any, where: str) -> float:
+    if value == "back_to_back":
+        return 0.0
+    text = value.get("paced") if isinstance(value, dict) and set(value) == {"paced"} else None
+    number = text.removesuffix("Hz") if isinstance(text, str) and text.endswith("Hz") else ""
+    try:
+        hertz = float(number)
+    except ValueError:
+        hertz = 0.0
+    if not 0 < hertz < 1e6:
+        raise InputError(
+            f'{where}.scenario is {value!r}, must be "back_to_back" or {{ paced = "20 Hz" }}'
+        )
+    return hertz
+
+
+def _rule(value: Any, where: str) -> Rule:
+    table = _Table(value, where, _RULE)
+    metric = table.get("metric", str)
+    try:
+        unit = unit_of(metric)
+        limits = {key: parse_quantity(value[key], unit) for key in ("max", "min") if key in value}
+        slack = parse_quantity(value["slack"], "bytes") if "slack" in value else 0.0
+        budget = parse_quantity(value["budget"], "ms") if "budget" in value else None
+    except InputError as error:
+        raise InputError(f"{where} ({metric}): {error}") from None
+    if not limits:
+        raise InputError(f"{where} ({metric}) has neither max nor min")
+    rule = Rule(
+        metric, slack=slack, budget_ms=budget, level=table.choice("level", LEVELS), **limits
+    )
+    if rule.max is not None and rule.min is not None and rule.max < rule.min:
+        raise InputError(f"{where} ({metric}): max is below min")
+    over_budget = metric == "latency.over_budget_rate"
+    if over_budget != (budget is not None):
+        what = 'needs a budget, such as "20 ms"' if over_budget else "takes no budget"
+        raise InputError(f"{where} ({metric}) {what}")
+    if slack and not metric.startswith("memory."):
+        raise InputError(f"{where} ({metric}): slack is of memory only")
+    return rule
+
+
+def _refuse_contradictions(rules: Sequence[Rule], where: str) -> None:
+    for rule in rules:
+        for other in rules:
+            same = (rule.metric, rule.budget_ms) == (other.metric, other.budget_ms)
+            if same and rule.max is not None and other.min is not None and rule.max < other.min:
+                raise InputError(
+                    f"{where}: {rule.metric} can't be {rule.limit()} and {other.limit()}"
+                )
+
+
+def _waiver(value: Any, where: str, rules: Sequence[Rule], today: datetime.date) -> Waiver:
+    table = _Table(value, where, ("metric", "reason", "expires"))
+    metric, reason = table.get("metric", str), table.get("reason", str)
+    expires = table.get("expires", datetime.date)
+    if isinstance(expires, datetime.datetime):
+        expires = expires.date()
+    if not reason.strip():
+        raise InputError(f"{where} ({metric}) has no reason")
+    if metric not in {rule.metric for rule in rules}:
+        raise InputError(f"{where}: no rule is about {metric!r}")
+    if expires < today:
+        raise InputError(f"{where} ({metric}) expired on {expires}; fix it or give a later date")
+    return Waiver(metric, reason, expires)

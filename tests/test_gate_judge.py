@@ -1,0 +1,252 @@
+"""Verdicts of rules and of the gate."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fastjsonschema
+import numpy as np
+import pytest
+
+from onnxtrim import bench
+from onnxtrim.bench.errors import InputError
+from onnxtrim.bench.gate import check_result, judge, parse_policy
+from onnxtrim.bench.measurement import Measurement
+from onnxtrim.bench.results import Metric
+from tests.gate_cases import latency, measurement, policy, repeats, waiver
+
+RATIO = "latency.p50.ratio max = {}"
+QUIET = "require_same_host = false"
+
+
+BASE = measurement()
+
+
+def verdict(found: Measurement, *rules: str, **parts: str) -> str:
+    return judge(found, parse_policy(policy(*rules, **parts))).rules[0].verdict
+
+
+# What a rule can say, as a rule and a measurement of which it says so.
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "pass": ("latency.p50.ratio max = 0.9", {}),
+    "fail": ("latency.p50.ratio max = 0.7", {}),
+    "inconclusive": ("latency.p50.ratio max = 0.8", {}),
+    "missing": ("throughput.1x8.ratio min = 1.0", {}),
+    "error": ("latency.p50.ratio max = 0.9", {"details": {"not_finished": "killed"}}),
+}
+
+
+def expected(outcome: str, level: str, missing: str, inconclusive: str, waived: bool) -> int:
+    """The exit code, spelt out."""
+    if level != "error":
+        return 0
+    if outcome == "fail":
+        return 0 if waived else 1
+    if outcome == "missing":
+        outcome = "fail" if missing == "fail" else "inconclusive"
+    if outcome == "inconclusive":
+        return {"exit3": 3, "fail": 1, "warn": 0}[inconclusive]
+    return {"pass": 0, "fail": 1, "error": 4}[outcome]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "level", "missing", "inconclusive", "waived"),
+    list(
+        itertools.product(
+            CASES,
+            ("error", "warn", "info"),
+            ("fail", "inconclusive"),
+            ("exit3", "fail", "warn"),
+            (False, True),
+        )
+    ),
+)
+def test_truth_table(
+    outcome: str, level: str, missing: str, inconclusive: str, waived: bool
+) -> None:
+    rule, numbers = CASES[outcome]
+    text = policy(
+        f'{rule}; level = "{level}"',
+        "model.file_bytes.ratio max = 1.0",  # always holds
+        gate=f'on_missing = "{missing}"\non_inconclusive = "{inconclusive}"',
+        waiver=waiver(rule.partition(" ")[0]) if waived else "",
+    )
+    found = judge(
+        replace(BASE, details=BASE.details | numbers.get("details", {})), parse_policy(text)
+    )
+    told = "waived" if waived and outcome == "fail" else outcome
+    assert found.rules[0].verdict == told
+    assert found.code == expected(outcome, level, missing, inconclusive, waived)
+    assert found.words.split(":")[0] in ("PASS", "FAIL", "INCONCLUSIVE", "ERROR")
+
+
+@pytest.mark.parametrize(
+    ("rule", "numbers", "said"),
+    [
+        ("latency.p50.ratio min = 0.7", {}, "pass"),
+        ("latency.p50.ratio min = 0.9", {}, "fail"),
+        ("latency.p50.ratio min = 0.7; max = 0.9", {}, "pass"),
+        ("latency.p10.ratio max = 0.9", {}, "pass"),
+        ("latency.p50 max = '0.9 ms'", {}, "pass"),
+        ("latency.p50 max = '700 us'", {}, "fail"),
+        ("latency.p50 max = '700 us'", {"wait": 0.2}, "inconclusive"),  # neighbours add time
+        ("latency.p50 max = '0.9 ms'", {"wait": 0.2}, "pass"),
+        ("latency.p50 max = '9 ms'", {"drift": 0.2}, "inconclusive"),
+        ("latency.p50.ratio max = 0.9", {"drift": 0.2, "wait": 0.2}, "pass"),
+        ("latency.p50.ratio max = 0.9", {"copy": 1.05}, "inconclusive"),
+        ("latency.p50.ratio max = 0.7", {"copy": 1.05}, "inconclusive"),
+        ("latency.p50.ratio max = 0.9", {"with_copy": False}, "inconclusive"),
+        ("latency.p50.ratio max = 0.9", {"launches": 7}, "missing"),
+        ("latency.p50.ratio max = 0.9", {"ratio": None}, "missing"),
+        ("latency.p99.ratio max = 0.9", {}, "missing"),  # too few calls
+        ("load.session_create.ratio max = 0.9", {}, "pass"),
+        ("latency.over_budget_rate max = '20 %'; budget = '2 ms'", {}, "pass"),
+        ("latency.over_budget_rate max = '20 %'; budget = '0.5 ms'", {}, "fail"),
+        ("memory.run_peak max = '50 MiB'", {}, "pass"),
+        ("memory.run_peak max = '49 MiB'", {}, "fail"),
+        ("memory.run_peak max = '49 MiB'; slack = '1 MiB'", {}, "pass"),
+        ("memory.run_peak.ratio max = 0.83", {}, "fail"),
+        ("memory.run_peak.ratio max = 0.83; slack = '256 KiB'", {}, "pass"),
+        ("memory.run_peak.ratio max = 1", {"peaks": (40 << 20, 50 << 20)}, "inconclusive"),
+        ("memory.run_peak.ratio max = 1", {"original_peaks": (50 << 20, 60 << 20)}, "inconclusive"),
+        ("memory.run_peak.arena_off max = '1 GiB'", {}, "missing"),
+        ("model.file_bytes max = '500 B'", {}, "pass"),
+        ("model.file_bytes max = '499 B'", {}, "fail"),
+        ("accuracy.top1.delta min = '-0.5 pp'", {}, "pass"),
+        ("accuracy.top1.delta min = '-0.5 pp'", {"losses": 200}, "fail"),
+        ("accuracy.top1.delta min = '-0.5 pp'", {"losses": 60}, "inconclusive"),
+        ("accuracy.top1.delta min = '0 pp'", {}, "inconclusive"),
+        ("accuracy.top1 min = '89 %'", {}, "pass"),
+        ("accuracy.top1 min = '0.91'", {}, "fail"),
+        ("accuracy.negative_flip_rate max = '0.5 %'", {}, "pass"),
+        ("accuracy.negative_flip_rate max = '0.05 %'", {}, "fail"),
+        ("accuracy.agreement min = '99 %'", {}, "pass"),
+        ("accuracy.rmse max = 1", {}, "missing"),
+    ],
+)
+def test_rules(rule: str, numbers: dict[str, Any], said: str) -> None:
+    assert verdict(measurement(**numbers), rule) == said
+
+
+def test_what_is_needed_is_told() -> None:
+    told = judge(
+        measurement(losses=3, gains=3, samples=200, right=180),
+        parse_policy(policy("accuracy.top1.delta min = '-0.5 pp'")),
+    )
+    assert "needs about" in told.words
+    assert "has 200" in told.words
+    near = judge(measurement(0.797), parse_policy(policy(RATIO.format(0.8))))
+    assert near.verdict == "pass"
+    for launches, says in ((8, "up to 24 may decide"), (24, "more launches would decide")):
+        found = measurement(0.798, launches=launches, spread=0.02)
+        rule = judge(found, parse_policy(policy(RATIO.format(0.8)))).rules[0]
+        assert rule.verdict == "inconclusive"
+        assert says in rule.why
+
+
+def test_no_number_is_missing() -> None:
+    found = measurement()
+    broken = Metric(math.nan, math.nan, math.nan, "value")
+    found = replace(found, metrics=found.metrics | {"accuracy.rmse": broken})
+    assert verdict(found, "accuracy.rmse max = 1") == "missing"
+
+
+def test_a_recorded_interval_is_never_stretched() -> None:
+    """With five claims a fail needs 99%, and a file holds 95% of a bootstrap."""
+    found = measurement()
+    error = Metric(2.0, 1.9, 2.1, "value")
+    found = replace(found, metrics=found.metrics | {"accuracy.rmse": error})
+    assert verdict(found, "accuracy.rmse max = 1") == "fail"
+    assert verdict(found, "accuracy.rmse max = 3", *["model.file_bytes max = '1 kB'"] * 4) == "pass"
+    five = ["accuracy.rmse max = 1", *["model.file_bytes max = '1 kB'"] * 4]
+    assert verdict(found, *five) == "inconclusive"
+
+
+def test_more_claims_make_fails_rarer_and_passes_not() -> None:
+    """The upper bound of a pass is that of one claim; the lower of a fail is not."""
+    rng = np.random.default_rng(0)
+    alone = together = 0
+    for seed in rng.integers(0, 10**6, 20):
+        found = replace(BASE, latency=latency(0.8, spread=0.01, seed=int(seed), launches=8))
+        one = policy(RATIO.format(0.797))
+        many = policy(RATIO.format(0.797), *[RATIO.format(0.9)] * 9)
+        alone += verdict_of(found, one) == "fail"
+        together += verdict_of(found, many) == "fail"
+        passes = policy(RATIO.format(0.803), *[RATIO.format(0.9)] * 9)
+        assert verdict_of(found, policy(RATIO.format(0.803))) == verdict_of(found, passes) or (
+            verdict_of(found, passes) == "inconclusive"
+        )
+    assert together <= alone
+
+
+def verdict_of(found: Measurement, text: str) -> str:
+    return judge(found, parse_policy(text)).rules[0].verdict
+
+
+@pytest.mark.parametrize("truth", [0.8, 0.805])
+def test_the_gate_passes_falsely_in_at_most_five_percent(truth: float) -> None:
+    """A ratio on or above its limit, looked at once after 24 launches."""
+    limit = parse_policy(policy(RATIO.format(0.8)))
+    runs = 60
+    passed = sum(
+        judge(replace(BASE, latency=latency(truth, spread=0.006, seed=seed)), limit).verdict
+        == "pass"
+        for seed in range(runs)
+    )
+    assert passed <= 0.05 * runs + 2 * math.sqrt(0.05 * 0.95 * runs)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"original": {"path": "x", "sha256": "c" * 64}}, "another original"),
+        ({"model": {"path": "x", "sha256": "c" * 64}}, "another candidate"),
+        ({"details": {"data": {"sha256": "c" * 64}}}, "another data"),
+        ({"details": {"data": {"sha256": "d" * 64}, "used_before": True}}, "was made with"),
+        ({"machine": {}}, "another machine"),
+    ],
+)
+def test_results_of_something_else(change: dict[str, Any], says: str) -> None:
+    files = {"original": "a" * 64, "candidate": "b" * 64, "data": "d" * 64}
+    asked = parse_policy(policy(RATIO.format(1)))
+    found = measurement()
+    check_result(found, asked, files)
+    with pytest.raises(InputError, match=says):
+        check_result(replace(found, **change), asked, files)
+    elsewhere = parse_policy(policy(RATIO.format(1), gate=QUIET))
+    check_result(replace(found, machine={}), elsewhere, files)
+
+
+def test_one_model_is_no_pair() -> None:
+    with pytest.raises(InputError, match="one model"):
+        judge(replace(measurement(), original=None), parse_policy(policy(RATIO.format(1))))
+
+
+def test_the_environment_changed() -> None:
+    found = measurement(details={"changed": "governor of the machine changed meanwhile"})
+    rule = judge(found, parse_policy(policy(RATIO.format(0.9)))).rules[0]
+    assert (rule.verdict, rule.why) == ("inconclusive", "governor of the machine changed meanwhile")
+
+
+def test_json_follows_the_schema() -> None:
+    schema = json.loads((Path(bench.__file__).parent / "schemas" / "gate.json").read_text())
+    check = fastjsonschema.compile(schema)
+    rules = [rule for rule, _ in CASES.values()]
+    found = judge(measurement(), parse_policy(policy(*rules)))
+    value = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    check(value)
+    assert value["words"] == found.words
+    with pytest.raises(fastjsonschema.JsonSchemaException):
+        check({**value, "verdict": "maybe"})
+
+
+def test_simulated_launches_are_what_they_say() -> None:
+    found = latency(0.8, launches=8)
+    assert found.planned
+    assert np.exp(np.mean(found.logs(0.5))) == pytest.approx(0.8, rel=0.005)
+    assert repeats(1, 2)["repeats"][1]["run_peak"] == 2

@@ -1,0 +1,111 @@
+"""How the gate's verdict leaves the command: text, JSON, files, GitHub's lines, the exit code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from onnxtrim.bench.files import write_text
+from onnxtrim.bench.gate import Judgement
+from onnxtrim.bench.gate.outputs import SIGNS, append_summary, github_commands, junit, markdown
+from onnxtrim.toolkit.cli.common import check_output, out, print_json, say, table
+
+F = TypeVar("F", bound=Callable[..., Any])
+_WIDTH = 11  # characters of a bar
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the verdict goes, beside the terminal."""
+
+    junit: Path | None
+    markdown: Path | None
+    quiet: bool
+
+    def check(self, *inputs: Path) -> None:
+        """Refuse files that can't be written, before any work."""
+        for path in (self.junit, self.markdown):
+            check_output(path, *inputs)
+
+
+def with_outputs(function: F) -> F:
+    """Add the options of :class:`Outputs`."""
+    for option in (
+        click.option("-q", "--quiet", is_flag=True, help="Print the verdict's sentence only."),
+        click.option(
+            "--markdown",
+            type=click.Path(path_type=Path),
+            metavar="MD",
+            help="Also write a summary in Markdown; on GitHub the job's summary has it anyway.",
+        ),
+        click.option(
+            "--junit",
+            type=click.Path(path_type=Path),
+            metavar="XML",
+            help="Also write a JUnit report, one test case per rule.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def tell(judgement: Judgement, outputs: Outputs, *, as_json: bool) -> NoReturn:
+    """Print and write a judgement, and leave with its exit code."""
+    if outputs.junit is not None:
+        write_text(outputs.junit, junit(judgement))
+    if outputs.markdown is not None:
+        write_text(outputs.markdown, markdown(judgement))
+    append_summary(judgement)
+    if as_json:
+        print_json(judgement.to_json())
+    else:
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            for line in github_commands(judgement):
+                out().print(line)
+        if not outputs.quiet:
+            rows = [
+                [
+                    f"{SIGNS[rule.verdict]} {rule.verdict}",
+                    rule.metric + ("" if rule.level == "error" else f" ({rule.level})"),
+                    rule.figure,
+                    rule.limit,
+                    _bar(rule.low, rule.high, rule.bound),
+                    rule.why,
+                ]
+                for rule in judgement.rules
+            ]
+            columns = ["verdict", "rule", "measured", "limit", "", "remark"]
+            out().print(table(f"gate, target {judgement.target}", columns, rows))
+        out().print(judgement.words)
+        if not outputs.quiet:
+            say(_next(judgement))
+    raise click.exceptions.Exit(judgement.code)
+
+
+def _bar(low: float | None, high: float | None, bound: float | None) -> str:
+    """An interval beside its limit: ``──━━│───``; nothing where there is none."""
+    if low is None or high is None or bound is None or not abs(low) + abs(high) < 1e300:
+        return ""
+    reach = max(abs(low - bound), abs(high - bound), 1e-12)
+    middle = _WIDTH // 2
+
+    def place(x: float) -> int:
+        return middle + round((x - bound) / reach * middle)
+
+    cells = ["━" if place(low) <= n <= place(high) else "─" for n in range(_WIDTH)]
+    cells[middle] = "╋" if place(low) <= middle <= place(high) else "│"
+    return "".join(cells)
+
+
+def _next(judgement: Judgement) -> str:
+    return {
+        "pass": "next: release it; keep the JSON of --json or --junit as the record",
+        "fail": "next: take a larger candidate ('onnxtrim choose' finds one), or change the policy",
+        "inconclusive": "next: do what the remarks say, on a quiet machine, and run the gate again",
+        "error": "next: find out why the measuring process died, and run the gate again",
+    }[judgement.verdict]
