@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -34,12 +35,12 @@ def test_the_fastest_that_fits(folder: Path) -> None:
     small = choose(folder, "model.file_bytes.ratio max = 0.1", "latency.p99.ratio max = 1")
     assert small.candidate.id == "m0.7-s1.2"
     assert small.unknown == ("latency.p99.ratio",), "left to the gate"
-    memory = choose(folder, "memory.run_peak max = '9 MB'", "accuracy.top1 min = '88 %'")
-    assert memory.fitting == 0 or memory.candidate.measure("memory.run_peak").value <= 9e6  # type: ignore[union-attr]
+    memory = choose(folder, "memory.run_peak max = '9 MB'", "accuracy.top1 min = '86 %'")
+    assert (memory.candidate.id, memory.fitting) == ("m0.5-s1.0", 4)
 
 
 def test_none_fits(folder: Path) -> None:
-    with pytest.raises(NothingToRemoveError, match="latency.p50.ratio must be ≤ 0.1"):
+    with pytest.raises(NothingToRemoveError, match=r"latency\.p50\.ratio must be ≤ 0\.1"):
         choose(folder, "latency.p50.ratio max = 0.1", "accuracy.top1.delta min = '-9 pp'")
     with pytest.raises(NothingToRemoveError, match="none fits all"):
         choose(folder, "latency.p50.ratio max = 0.4", "accuracy.top1.delta min = '-0.5 pp'")
@@ -92,8 +93,6 @@ def test_the_data_of_the_sweep_is_refused(prepared: tuple[Path, list[Any]], tmp_
     data = tmp_path / "test.npz"
     data.write_bytes(b"samples")
     about = json.loads((folder / "sweep.json").read_text())
-    import hashlib
-
     about["eval"]["sha256"] = hashlib.sha256(b"samples").hexdigest()
     (folder / "sweep.json").write_text(json.dumps(about))
     rest = ("--policy", "onnxtrim:accuracy-only", "--data", data)

@@ -89,13 +89,11 @@ def _need(
 
 def _launches(rule: Rule, alpha: float, launch_seconds: float) -> Need:
     first = TAIL_LAUNCHES if ".p99" in rule.metric else looks.LOOKS[0]
-    looks = [look for look in LOOKS if look >= first]
-    near = [_nearest(look, alpha) for look in (looks[0], looks[-1])]
-    told = (
-        f"{looks[0]} to {looks[-1]} launches; a truth within {near[1]:.1%} of the limit stays open"
-    )
+    planned = [look for look in looks.LOOKS if look >= first]
+    fewest, most = planned[0], planned[-1]
+    near = _nearest(most, alpha)
+    told = f"{fewest} to {most} launches; a truth within {near:.1%} of the limit stays open"
     if rule.metric == "latency.over_budget_rate":
-        assert rule.max is not None or rule.min is not None
         told = f"{fewest} to {most} launches, of which each round counts as one call"
     elif ".ratio" not in rule.metric:
         told += "; absolute times need a quiet machine"
