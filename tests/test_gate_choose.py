@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_fastest_that_fits(folder: Path) -> None:
     found = choose(folder, "accuracy.top1.delta min = '-0.5 pp'", "latency.p50.ratio max = 0.9")
-    assert found.candidate.id == "m0.3-s0.8", "the interval of the next reaches beyond the margin"
+    assert found.candidate.id == "m0.3-s0.8", "the fastest of those within"
     assert (found.tried, found.fitting, found.unknown) == (6, 3, ())
     assert choose(folder, "latency.p50.ratio max = 0.9").candidate.id == "m0.5-s1.0"
     small = choose(folder, "model.file_bytes.ratio max = 0.1", "latency.p99.ratio max = 1")
