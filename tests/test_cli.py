@@ -254,7 +254,7 @@ def test_an_interruption_ends_with_130(here: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     "command",
     [
-        *("bench", "compare", "demo", "export", "finetune", "inspect", "prune", "report"),
+        *("bench", "choose", "compare", "demo", "export", "finetune", "inspect", "prune", "report"),
         *("stats", "sweep"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from pathlib import Path
 
 import fastjsonschema
@@ -16,6 +17,7 @@ from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.gate import load_policy, parse_policy
 from onnxtrim.bench.gate.policy import PRESETS
 from onnxtrim.bench.gate.quantity import FACTORS, parse_duration, parse_quantity, show, unit_of
+from onnxtrim.toolkit.cli.demo_command import POLICY
 from tests.gate_cases import HEAD, policy, waiver
 
 FULL = """
@@ -159,6 +161,16 @@ def test_what_is_refused(text: str, says: str) -> None:
         parse_policy(text, today=TODAY)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_the_policy_of_the_readme_and_of_the_demo() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"^```toml\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    assert {rule.metric for rule in parse_policy(text).target("pi5").rules} >= {
+        "latency.over_budget_rate",
+        "model.file_bytes.ratio",
+    }
+    assert len(parse_policy(POLICY).target().rules) == 3
 
 
 def test_an_advisory_policy_must_be_meant() -> None:

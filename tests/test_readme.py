@@ -92,6 +92,8 @@ def test_the_demo_keeps_its_promises(demo: Path) -> None:
     for item in sweep["candidates"]:
         assert (output / "sweep" / item["model"]).exists()
         assert item["metrics"]["latency.p50.ratio"]["low"] > 0
+    assert sweep["gate"]["verdict"] == "pass", sweep["gate"]["words"]
+    assert sweep["gate"]["candidates_tried"] >= 6
     chosen = next(item for item in sweep["candidates"] if item["id"] == sweep["chosen"])
     within = [
         item

@@ -9,6 +9,7 @@ from onnxtrim.bench.gate.quantity import show
 from onnxtrim.bench.measurement import Measurement
 from onnxtrim.bench.results import Metric
 from onnxtrim.bench.text import one_line
+from onnxtrim.bench.verdict import non_inferior
 
 _RATIOS = (
     ("latency.p50.ratio", "error", "median latency, candidate over original, in turns"),
@@ -38,8 +39,8 @@ def draft(found: Measurement, source: str) -> str:
         if (metric := found.metrics.get(name)) is not None
     ]
     if (delta := found.metrics.get("accuracy.top1.delta")) is not None:
-        margin = min(-0.5, math.floor(2 * delta.low) / 2)
-        rules.append(_accuracy("accuracy.top1.delta", f'min = "{margin:g} pp"', "error", delta))
+        limit = f'min = "-{_margin(found, delta):g} pp"'
+        rules.append(_accuracy("accuracy.top1.delta", limit, "error", delta))
     if (flips := found.metrics.get("accuracy.negative_flip_rate")) is not None:
         most = max(0.01, math.ceil(100 * flips.high) / 100)
         limit = f'max = "{100 * most:g} %"'
@@ -68,6 +69,19 @@ scenario = "back_to_back"   # or {{ paced = "20 Hz" }}
 arena = {"true" if options.get("arena", True) else "false"}
 """
     return "\n".join([head, *rules])
+
+
+def _margin(found: Measurement, delta: Metric) -> float:
+    """The least half points that the pair passes, and that so many samples can decide."""
+    margin = max(0.5, math.ceil(-2 * delta.low) / 2)
+    counts = found.details.get("accuracy", {})
+    losses, gains, samples = (int(counts.get(key, 0)) for key in ("losses", "gains", "samples"))
+    while samples and margin < 50:
+        needed = non_inferior(losses, gains, samples, margin / 100).needed
+        if needed is not None and needed <= samples:
+            break
+        margin += 0.5
+    return margin
 
 
 def _ratio(name: str, level: str, about: str, metric: Metric) -> str:

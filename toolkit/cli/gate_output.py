@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -67,29 +68,34 @@ def tell(judgement: Judgement, outputs: Outputs, *, as_json: bool) -> NoReturn:
         if os.environ.get("GITHUB_ACTIONS") == "true":
             for line in github_commands(judgement):
                 out().print(line)
-        if not outputs.quiet:
-            rows = [
-                [
-                    f"{SIGNS[rule.verdict]} {rule.verdict}",
-                    rule.metric + ("" if rule.level == "error" else f" ({rule.level})"),
-                    rule.figure,
-                    rule.limit,
-                    _bar(rule.low, rule.high, rule.bound),
-                    rule.why,
-                ]
-                for rule in judgement.rules
-            ]
-            columns = ["verdict", "rule", "measured", "limit", "", "remark"]
-            out().print(table(f"gate, target {judgement.target}", columns, rows))
-        out().print(judgement.words)
+        print_judgement(judgement, table_too=not outputs.quiet)
         if not outputs.quiet:
             say(_next(judgement))
     raise click.exceptions.Exit(judgement.code)
 
 
+def print_judgement(judgement: Judgement, *, table_too: bool = True) -> None:
+    """The rules as a table, and the verdict's sentence."""
+    rows = [
+        [
+            f"{SIGNS[rule.verdict]} {rule.verdict}",
+            rule.metric + ("" if rule.level == "error" else f" ({rule.level})"),
+            rule.figure,
+            rule.limit,
+            _bar(rule.low, rule.high, rule.bound),
+            rule.why,
+        ]
+        for rule in judgement.rules
+    ]
+    if table_too:
+        columns = ["verdict", "rule", "measured", "limit", "", "remark"]
+        out().print(table(f"gate, target {judgement.target}", columns, rows))
+    out().print(judgement.words)
+
+
 def _bar(low: float | None, high: float | None, bound: float | None) -> str:
     """An interval beside its limit: ``──━━│───``; nothing where there is none."""
-    if low is None or high is None or bound is None or not abs(low) + abs(high) < 1e300:
+    if low is None or high is None or bound is None or not math.isfinite(low + high):
         return ""
     reach = max(abs(low - bound), abs(high - bound), 1e-12)
     middle = _WIDTH // 2
