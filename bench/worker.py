@@ -1,6 +1,6 @@
 """A measuring process: one model, commands as JSON lines on stdin, answers on stdout.
 
-Run as ``python -m onnxtrim.bench.worker`` by :mod:`onnxtrim.bench.arms`; imports numpy and
+Run by :mod:`onnxtrim.bench.arms`; imports numpy and
 ONNX Runtime only. While it is another process's turn it sleeps in ``read()``.
 
 Commands: ``{"do": "open" | "warm_up" | "floor" | "round" | "throughput" | "memory" | "profile",
@@ -360,7 +360,3 @@ def main() -> None:
     for line in sys.stdin:
         channel.write(json.dumps(_answer(worker, line)) + "\n")
         channel.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -178,3 +178,14 @@ def test_warm_up_waits_until_calls_are_steady(monkeypatch: pytest.MonkeyPatch) -
     assert worker.warm_up()["calls"] == 20, "steady, though slow, after two tens"
     worker._calls = [lambda: clock.__setitem__(0, clock[0] + 100_000 * next(drifting) ** 2)]
     assert worker.warm_up()["seconds"] >= worker_module.MAX_WARM_SECONDS
+
+
+def test_modules_of_the_work_folder_are_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = save_mlp(tmp_path / "m.onnx", [4, 4, 2])
+    monkeypatch.chdir(tmp_path)
+    for name in ("onnxruntime", "json", "onnxtrim"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(9)")
+    with Arm(model) as arm:
+        arm.wait_ready()

@@ -15,7 +15,7 @@ from onnxtrim.bench.gate.choice import choose_by
 from onnxtrim.bench.latency import Protocol
 from onnxtrim.bench.report.page import write_report
 from onnxtrim.bench.report.pictures import write_plots
-from onnxtrim.bench.result_file import save_result
+from onnxtrim.bench.result_file import load_result, save_result
 from onnxtrim.bench.run_folder import Run, choose
 from onnxtrim.bench.session import RunOptions
 from onnxtrim.bench.settings import Settings
@@ -198,14 +198,13 @@ def _gate(output: Path, run: Run, report: Report | None) -> Judgement | None:
     except OnnxtrimError as error:
         say(f"no gate: {error}")
         return None
+    model, kept = run.model_path(chosen.candidate), output / "result.json"
+    if kept.is_file() and (found := load_result(kept)).model["path"] == str(model):
+        return judge(found, policy, tried=chosen.tried)  # an earlier call measured it
     found = measure_for(
-        policy,
-        output / "model.onnx",
-        run.model_path(chosen.candidate),
-        data=output / "test.npz",
-        progress=report,
+        policy, output / "model.onnx", model, data=output / "test.npz", progress=report
     )
-    save_result(found, output / "result.json")
+    save_result(found, kept)
     return judge(found, policy, tried=chosen.tried)
 
 
