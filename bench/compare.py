@@ -109,7 +109,8 @@ def _measure(
     ]
     details: dict[str, Any] = {"feeds": "random" if source is None else "data"}
     used: list[str] = []
-    if source is not None and labelled and settings.accuracy:
+    judged = labelled or settings.fresh_data
+    if source is not None and judged and settings.accuracy:
         used = _used_before(models[0], source, settings)
         if used and (settings.fresh_data or settings.max_drop is not None):
             raise InputError(used[0])

@@ -19,6 +19,9 @@ from onnxtrim.bench.memory import MemoryResult, memory_metrics
 from onnxtrim.bench.results import Metrics, metrics_to_json
 from onnxtrim.bench.verdict import Verdict
 
+INDEPENDENT = "accuracy.mcnemar_p"
+"""A metric that is there if the answers of top-1 accuracy are independent: no steps."""
+
 ROLES = ("model", "original")
 """Of ``[model]``, or of ``[candidate, original]``."""
 

@@ -51,6 +51,11 @@ TOP1 = "top1"
 _LEAST = 1e-12  # a probability in a logarithm
 
 
+def known_metrics() -> tuple[str, ...]:
+    """Names of the metrics that are built in."""
+    return tuple(_METRICS)
+
+
 def find_metric(name: str) -> Gathered:
     """A metric with nothing gathered yet.
 

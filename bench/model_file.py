@@ -52,6 +52,15 @@ def files_sha256(files: Sequence[Path]) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
+def model_sha256(path: str | os.PathLike[str]) -> str:
+    """Hash of a model with its external data, as results have it.
+
+    Raises:
+        InputError: As of :func:`check_model_file`.
+    """
+    return files_sha256([Path(path), *check_model_file(path)])
+
+
 def read_model_proto(path: str | os.PathLike[str]) -> onnx.ModelProto:
     """Parse a model without its external data, and check that it is whole.
 

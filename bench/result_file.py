@@ -12,6 +12,7 @@ import json
 import math
 import os
 import zipfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from onnxtrim.bench.files import atomic_path, check_target, sha256_file, write_j
 from onnxtrim.bench.json_reader import JsonReader, parse_line
 from onnxtrim.bench.latency_metrics import latency_warnings
 from onnxtrim.bench.launches import LatencyResult
-from onnxtrim.bench.measurement import Measurement, memory_from_details
+from onnxtrim.bench.measurement import INDEPENDENT, Measurement, memory_from_details
 from onnxtrim.bench.results import Metric, Metrics
 from onnxtrim.bench.throughput import ThroughputResult
 from onnxtrim.bench.verdict import Verdict, non_inferior
@@ -89,13 +90,16 @@ def load_result(path: str | os.PathLike[str]) -> Measurement:
     schema = value.get("schema", str)
     if schema not in SCHEMAS:
         value.fail(f"has schema {schema!r}, which is none of {', '.join(SCHEMAS)}")
-    if value.get("digest", str) != digest(value.value):
-        raise InputError(f"{path}: was changed after it was measured; measure again")
     pair = "candidate" in value.value
     details, options = value.get("details", dict), value.get("options", dict)
     try:
-        _require_evidence(options, details)
+        if value.get("digest", str) != digest(value.value):
+            raise InputError(f"{path}: was changed after it was measured; measure again")
+        for role in ("candidate", "original") if pair else ("model",):
+            about = JsonReader(value.get(role, dict), f"{path}: {role}")
+            about.get("path", str), about.get("sha256", str)
         metrics = _metrics(value.get("metrics", dict))
+        _require_evidence(options, details, metrics)
         again = memory_from_details(details, arena=bool(options["arena"]))
         if "throughput" in details:
             again |= ThroughputResult.from_json(details["throughput"]).metrics()
@@ -121,7 +125,9 @@ def load_result(path: str | os.PathLike[str]) -> Measurement:
         ) from error
 
 
-def _require_evidence(options: dict[str, Any], details: dict[str, Any]) -> None:
+def _require_evidence(
+    options: dict[str, Any], details: dict[str, Any], metrics: Mapping[str, Any]
+) -> None:
     """What was asked must have been measured, or a claim would vanish."""
     for name, evidence in (("limit", "latency"), ("max_drop", "accuracy")):
         if options[name] is not None and evidence not in details:
@@ -130,8 +136,10 @@ def _require_evidence(options: dict[str, Any], details: dict[str, Any]) -> None:
         counts = [details["accuracy"][name] for name in ("samples", "losses", "gains")]
         if any(type(count) is not int or count < 0 for count in counts):
             raise ValueError("counts of samples that are no counts")
-        if not sum(counts[1:]) <= counts[0] > 0:
+        if INDEPENDENT in metrics and not sum(counts[1:]) <= counts[0] > 0:
             raise ValueError("more flips than samples")
+    if not isinstance(details.get("data", {}), dict):
+        raise ValueError("data that are no table")
     for name in ("memory", "memory_other_arena"):
         for role, told in details.get(name, {}).items():
             for repeat in told["repeats"]:

@@ -45,10 +45,10 @@ class ThroughputResult:
     cells: tuple[Cell, ...]
     launches: tuple[tuple[tuple[tuple[float, float], ...], ...], ...]
 
-    def metrics(self) -> Metrics:
+    def metrics(self, confidence: float = 0.95) -> Metrics:
         """``throughput.<threads>x<batch>`` and ``throughput.<threads>x<batch>.cpu``, and ratios.
 
-        95% intervals over launches, on the log scale.
+        Intervals over launches, on the log scale.
         """
         metrics: Metrics = {}
         for place, (threads, batch) in enumerate(self.cells):
@@ -56,13 +56,15 @@ class ThroughputResult:
             logs = np.log([launch[place] for launch in self.launches])  # (launches, arms, 2)
             for kind, suffix, unit in ((0, "", "samples/s"), (1, ".cpu", "s/sample")):
                 values = logs[:, :, kind]
-                metrics[f"{name}{suffix}"] = Metric.of_logs(values[:, 0].tolist(), unit)
+                metrics[f"{name}{suffix}"] = Metric.of_logs(values[:, 0].tolist(), unit, confidence)
                 if values.shape[1] > 1:
                     metrics[f"{name}{suffix}.original"] = Metric.of_logs(
-                        values[:, 1].tolist(), unit
+                        values[:, 1].tolist(), unit, confidence
                     )
                     ratio = values[:, 0] - values[:, 1]
-                    metrics[f"{name}{suffix}.ratio"] = Metric.of_logs(ratio.tolist(), "ratio")
+                    metrics[f"{name}{suffix}.ratio"] = Metric.of_logs(
+                        ratio.tolist(), "ratio", confidence
+                    )
         return metrics
 
     def to_json(self) -> dict[str, Any]:

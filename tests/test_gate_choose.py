@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from onnxtrim.bench.data import InputSpec, open_data
 from onnxtrim.bench.errors import InputError, NothingToRemoveError
+from onnxtrim.bench.files import sha256_file
 from onnxtrim.bench.gate import parse_policy
 from onnxtrim.bench.gate.choice import Choice, choose_by
+from onnxtrim.bench.model_file import model_sha256
 from onnxtrim.bench.run_folder import load_run
 from tests import cli, fake_run
+from tests.bench_models import save_mlp
 from tests.gate_cases import measurement, policy
 
 
@@ -61,8 +65,14 @@ def prepared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[
     monkeypatch.chdir(folder.parent)
     original = Path(fake_run.spec()["model"]["path"])
     original.parent.mkdir(parents=True)
-    original.write_bytes(b"")
-    (folder / "models").mkdir(exist_ok=True)
+    save_mlp(original, [4, 4, 2])
+    for name in ("test", "val"):
+        x = np.full((3, 4), len(name), np.float32)
+        np.savez(f"{name}.npz", x=x + (name == "val"), labels=np.zeros(3, np.int64))
+    about = json.loads((folder / "sweep.json").read_text())
+    about["model"]["sha256"] = model_sha256(original)
+    about["eval"]["sha256"] = sha256_file("val.npz")
+    (folder / "sweep.json").write_text(json.dumps(about))
     return folder, calls
 
 
@@ -70,11 +80,10 @@ def test_it_is_confirmed_once(prepared: tuple[Path, list[Any]], tmp_path: Path) 
     folder, calls = prepared
     path = tmp_path / "gate.toml"
     path.write_text(policy("accuracy.top1.delta min = '-0.5 pp'", "latency.p50.ratio max = 0.9"))
-    data = tmp_path / "test.npz"
-    data.write_bytes(b"samples")
+    data = "test.npz"
     found = cli.run("choose", folder, "--policy", path, "--data", data)
     assert found.code == 0, found.err
-    assert calls == [("mlp.onnx", "m0.3-s0.8.onnx", str(data))]
+    assert calls == [("mlp.onnx", "m0.3-s0.8.onnx", data)]
     assert found.out.startswith("m0.3-s0.8 (")
     assert "the best of 3 that fit, of 6 candidates" in found.out
     assert found.out.splitlines()[-1].startswith("PASS")
@@ -88,14 +97,22 @@ def test_it_is_confirmed_once(prepared: tuple[Path, list[Any]], tmp_path: Path) 
     assert len(calls) == 3
 
 
-def test_the_data_of_the_sweep_is_refused(prepared: tuple[Path, list[Any]], tmp_path: Path) -> None:
-    folder, _ = prepared
-    data = tmp_path / "test.npz"
-    data.write_bytes(b"samples")
+def test_the_data_of_the_sweep_is_refused(prepared: tuple[Path, list[Any]]) -> None:
+    folder, calls = prepared
+    rest = ("--policy", "onnxtrim:accuracy-only", "--data")
+    cli.refused("choose", folder, *rest, "val.npz", says="the sweep used these samples")
+    Path("shards").mkdir()
+    shutil.copy("val.npz", "shards/1.npz")
     about = json.loads((folder / "sweep.json").read_text())
-    about["eval"]["sha256"] = hashlib.sha256(b"samples").hexdigest()
+    about["eval"]["sha256"] = open_data(
+        "shards", [InputSpec("x", np.dtype(np.float32), ("n", 4))]
+    ).sha256
     (folder / "sweep.json").write_text(json.dumps(about))
-    rest = ("--policy", "onnxtrim:accuracy-only", "--data", data)
-    cli.refused("choose", folder, *rest, says="the sweep used these samples")
-    shutil.rmtree("demo-output")
-    cli.refused("choose", folder, *rest, says="give it with --original")
+    cli.refused("choose", folder, *rest, "shards", says="the sweep used these samples")
+    cli.refused("choose", folder, *rest, "none.npz", says="no such")
+    original = Path(about["model"]["path"])
+    save_mlp(original, [4, 5, 2])
+    cli.refused("choose", folder, *rest, "test.npz", says="is not the sweep's original")
+    original.unlink()
+    cli.refused("choose", folder, *rest, "test.npz", says="give it with --original")
+    assert not calls

@@ -99,10 +99,10 @@ def test_what_should_fail_fails(folder: Path, rule: str, swap: bool) -> None:
 
 
 def test_a_limit_at_the_truth_is_inconclusive(folder: Path) -> None:
-    """A copy is as fast as the original, and as right."""
+    """A copy is as right as the original, and not shown to be."""
     copy = folder / "copy.onnx"
     copy.write_bytes((folder / "large.onnx").read_bytes())
-    text = policy("latency.p50.ratio max = 1.0", "accuracy.top1.delta min = '-0.5 pp'")
+    text = policy("accuracy.top1.delta min = '-0.5 pp'")
     (folder / "gate.toml").write_text(text.replace("[target.here]", "[target.here]\nthreads = 1"))
     models = ("--original", folder / "large.onnx", "--candidate", copy)
     found = cli.run("gate", folder / "gate.toml", *models, "--data", folder / "test.npz")
@@ -114,16 +114,16 @@ def test_a_limit_at_the_truth_is_inconclusive(folder: Path) -> None:
 def test_retries_share_the_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alphas = []
 
-    def counted(*arguments: Any, alpha: float, seed: int, **rest: Any) -> Any:
-        alphas.append((alpha, seed))
-        return measurement(0.8, launches=24)
+    def counted(*arguments: Any, attempts: int, seed: int, **rest: Any) -> Any:
+        alphas.append((attempts, seed))
+        return measurement(0.8, launches=24, details={"attempts": attempts})
 
     monkeypatch.setattr("onnxtrim.toolkit.cli.gate_command.measure_for", counted)
     monkeypatch.setattr(looks, "LOOKS", (8, 12, 18, 24))
     text = policy("latency.p50.ratio max = 0.8")
     found = gate(folder, text, "--on-inconclusive", "retry:2")
     assert found.code == 3
-    assert alphas == [(pytest.approx(0.05 / 3), seed) for seed in range(3)]
+    assert alphas == [(3, seed) for seed in range(3)]
     decided = gate(folder, policy("latency.p50.ratio max = 0.9"), "--on-inconclusive", "retry:2")
     assert decided.code == 0
     assert len(alphas) == 4
@@ -134,7 +134,7 @@ def test_a_process_that_dies(folder: Path, tmp_path: Path, monkeypatch: pytest.M
 
     def dying(arm: Arm, do: str, **values: Any) -> dict[str, Any]:
         asked.append(do)
-        if asked.count("round") > 600:
+        if asked.count("open") > 9:  # three arms and launches
             raise WorkerError("killed")
         return ask(arm, do, **values)
 

@@ -48,7 +48,7 @@ def expected(outcome: str, level: str, missing: str, inconclusive: str, waived: 
     if outcome == "fail":
         return 0 if waived else 1
     if outcome == "missing":
-        outcome = "fail" if missing == "fail" else "inconclusive"
+        return 1 if missing == "fail" or inconclusive == "fail" else 3
     if outcome == "inconclusive":
         return {"exit3": 3, "fail": 1, "warn": 0}[inconclusive]
     return {"pass": 0, "fail": 1, "error": 4}[outcome]
@@ -95,6 +95,8 @@ def test_truth_table(
         ("latency.p50 max = '0.9 ms'", {}, "pass"),
         ("latency.p50 max = '700 us'", {}, "fail"),
         ("latency.p50 max = '700 us'", {"wait": 0.2}, "inconclusive"),  # neighbours add time
+        ("latency.p50 min = '700 us'", {"wait": 0.2}, "inconclusive"),
+        ("latency.p50 min = '700 us'", {}, "pass"),
         ("latency.p50 max = '0.9 ms'", {"wait": 0.2}, "pass"),
         ("latency.p50 max = '9 ms'", {"drift": 0.2}, "inconclusive"),
         ("latency.p50.ratio max = 0.9", {"drift": 0.2, "wait": 0.2}, "pass"),
@@ -142,7 +144,7 @@ def test_what_is_needed_is_told() -> None:
     assert "has 200" in told.words
     near = judge(measurement(0.797), parse_policy(policy(RATIO.format(0.8))))
     assert near.verdict == "pass"
-    for launches, says in ((8, "up to 24 may decide"), (24, "more launches would decide")):
+    for launches, says in ((8, "up to 24 may decide"), (24, "launches would decide if")):
         found = measurement(0.798, launches=launches, spread=0.02)
         rule = judge(found, parse_policy(policy(RATIO.format(0.8)))).rules[0]
         assert rule.verdict == "inconclusive"

@@ -74,7 +74,10 @@ def _fits(candidate: Candidate, rule: Rule) -> bool:
     low, high = found.low, found.high
     if rule.family == "memory":  # judged by the value, see the gate
         low = high = found.value
-    room = 0.0 if rule.metric.endswith(".ratio") else rule.slack
+    room = rule.slack
+    if room and rule.metric.endswith(".ratio"):
+        before = candidate.measure(f"{rule.metric.removesuffix('.ratio')}.original")
+        room = rule.slack / before.value if before is not None and before.value > 0 else 0.0
     return (rule.max is None or high <= rule.max + room) and (
         rule.min is None or low >= rule.min - room
     )

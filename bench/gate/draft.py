@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.gate.quantity import show
-from onnxtrim.bench.measurement import Measurement
+from onnxtrim.bench.measurement import INDEPENDENT, Measurement
 from onnxtrim.bench.results import Metric
 from onnxtrim.bench.text import one_line
 from onnxtrim.bench.verdict import non_inferior
@@ -48,6 +49,10 @@ def draft(found: Measurement, source: str) -> str:
     if not rules:
         raise InputError(f"{source}: holds nothing that a rule could be about")
     options = found.settings
+    hertz = float(options.get("hertz") or 0)
+    scenario = (
+        f'{{ paced = "{hertz:g} Hz" }}' if hertz else '"back_to_back"   # or { paced = "20 Hz" }'
+    )
     head = f"""\
 # A release gate of onnxtrim, drafted from {one_line(source)}. Read the limits, and change them:
 # they lie a little beyond what was measured there, and only you know what is good enough.
@@ -63,10 +68,11 @@ on_missing = "fail"         # or "inconclusive"
 max_duration = "10 min"     # no further look at launches is begun after that
 
 [target.here]
-threads = {int(options.get("threads", 1))}
-batch = {int(options.get("batch", 1))}
-scenario = "back_to_back"   # or {{ paced = "20 Hz" }}
+threads = {int(options.get("threads") or 1)}
+batch = {int(options.get("batch") or 1)}
+scenario = {scenario}
 arena = {"true" if options.get("arena", True) else "false"}
+provider = {json.dumps(str(options.get("provider") or "cpu"))}
 """
     return "\n".join([head, *rules])
 
@@ -76,7 +82,7 @@ def _margin(found: Measurement, delta: Metric) -> float:
     margin = max(0.5, math.ceil(-2 * delta.low) / 2)
     counts = found.details.get("accuracy", {})
     losses, gains, samples = (int(counts.get(key, 0)) for key in ("losses", "gains", "samples"))
-    while samples and margin < 50:
+    while INDEPENDENT in found.metrics and margin < 50:
         needed = non_inferior(losses, gains, samples, margin / 100).needed
         if needed is not None and needed <= samples:
             break

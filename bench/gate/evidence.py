@@ -9,12 +9,13 @@ from typing import Any
 from onnxtrim.bench import looks
 from onnxtrim.bench.conditions import DRIFT, contention, drift
 from onnxtrim.bench.gate.policy import Rule
-from onnxtrim.bench.latency_metrics import latency_metrics
+from onnxtrim.bench.latency_metrics import TAIL_LAUNCHES, latency_metrics
 from onnxtrim.bench.launches import COPY, ORIGINAL, LatencyResult
-from onnxtrim.bench.measurement import Measurement
+from onnxtrim.bench.measurement import INDEPENDENT, Measurement
 from onnxtrim.bench.memory import MemoryResult
 from onnxtrim.bench.results import Metric, Metrics
 from onnxtrim.bench.stats import clopper_pearson, tango_interval
+from onnxtrim.bench.throughput import ThroughputResult
 
 OF_LAUNCHES = ("latency", "load", "energy")
 """Families whose sample are the launches."""
@@ -56,14 +57,15 @@ class Evidence:
             return self._of_launches(rule, confidence)
         if rule.family == "accuracy":
             return self._accuracy(rule.metric, confidence)
-        recorded = self.found.metrics.get(rule.metric)
-        if rule.family == "throughput" and confidence > RECORDED:
-            return None if recorded is None else _unknown(recorded)
-        return recorded
+        if rule.family == "throughput" and "throughput" in self.found.details:
+            told = ThroughputResult.from_json(self.found.details["throughput"])
+            return told.metrics(confidence).get(rule.metric)
+        return self.found.metrics.get(rule.metric)
 
     def _of_launches(self, rule: Rule, confidence: float) -> Metric | None:
         latency = self.found.latency
-        if latency is None or len(latency.launches) < looks.LOOKS[0]:
+        fewest = TAIL_LAUNCHES if ".p99" in rule.metric else looks.LOOKS[0]
+        if latency is None or len(latency.launches) < fewest:
             return None
         key = (rule.budget_ms, confidence)
         if key not in self._metrics:
@@ -76,7 +78,7 @@ class Evidence:
         if recorded is None or not isinstance(counts, dict):
             return None
         samples, losses, gains = (int(counts[key]) for key in ("samples", "losses", "gains"))
-        alone = "accuracy.mcnemar_p" in self.found.metrics  # samples are independent answers
+        alone = self.independent
         if name == "accuracy.top1.delta" and alone:
             ends = tango_interval(losses, gains, samples, confidence)
             return Metric(100 * ends.value, 100 * ends.low, 100 * ends.high, "points")
@@ -87,15 +89,20 @@ class Evidence:
             return Metric(*clopper_pearson(hits, samples, confidence), "share")
         return recorded if confidence <= RECORDED else _unknown(recorded)
 
+    @property
+    def independent(self) -> bool:
+        """Whether top-1 accuracy is of answers that are independent."""
+        return INDEPENDENT in self.found.metrics
+
     def doubt(self, rule: Rule, require_aa: bool) -> str:
         """Why nothing may be claimed about a rule, though it was measured; or empty."""
         if rule.family == "memory":
             return self._unsteady(rule.metric)
-        latency = self.found.latency
-        if rule.family not in OF_LAUNCHES or latency is None:
+        if rule.family not in (*OF_LAUNCHES, "throughput"):
             return ""
         changed = str(self.found.details.get("changed") or "")
-        if changed or not require_aa:
+        latency = self.found.latency
+        if changed or not require_aa or latency is None or rule.family == "throughput":
             return changed
         if len(latency.calls) <= COPY:
             return "the original did not run against itself (require_aa)"
@@ -106,10 +113,12 @@ class Evidence:
     def doubts_about_times(self, rule: Rule) -> tuple[str, str]:
         """Why an absolute time may not pass, and why it may not fail; empty where it may.
 
-        Neighbours only add time, so a pass beside them stands, and a fail does not.
+        Neighbours only add time: what is too slow beside them may be fast enough alone, and the
+        other way round for a rule that asks for a least time.
         """
         latency = self.found.latency
-        absolute = rule.family in OF_LAUNCHES and not rule.metric.endswith(".ratio")
+        timed = rule.family in (*OF_LAUNCHES, "throughput")
+        absolute = timed and not rule.metric.endswith(".ratio")
         if not absolute or latency is None:
             return "", ""
         change = _drift(latency)
@@ -117,7 +126,9 @@ class Evidence:
         if change is not None and abs(change) > DRIFT:
             moving = f"the original's time changed by {change:+.1%} a minute"
         busy = contention(latency.wait_share(), latency.conditions)
-        return moving, "" if busy is None else f"the machine was busy ({busy})"
+        told = "" if busy is None else f"the machine was busy ({busy})"
+        slow_fails = (rule.max is not None) != (rule.unit == "samples/s")
+        return (moving, told) if slow_fails else (moving or told, "")
 
     def _unsteady(self, metric: str) -> str:
         kind = metric.split(".")[1]
@@ -129,7 +140,7 @@ class Evidence:
     def _memories(self, metric: str) -> dict[str, Any]:
         arena = bool(self.found.settings.get("arena", True))
         other = ".arena_off" if arena else ".arena_on"
-        name = "memory_other_arena" if metric.endswith(other) else "memory"
+        name = "memory_other_arena" if other in metric else "memory"
         return dict(self.found.details.get(name, {}))
 
 

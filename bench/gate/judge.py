@@ -19,10 +19,12 @@ from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.gate.evidence import OF_LAUNCHES, Evidence
 from onnxtrim.bench.gate.policy import Policy, Rule, Target
 from onnxtrim.bench.gate.quantity import show
+from onnxtrim.bench.latency_metrics import TAIL_LAUNCHES
 from onnxtrim.bench.machine import fingerprint
 from onnxtrim.bench.measurement import Measurement
 from onnxtrim.bench.results import Metric
 from onnxtrim.bench.student import normal_quantile
+from onnxtrim.bench.text import one_line
 from onnxtrim.bench.verdict import non_inferior
 
 PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
@@ -31,6 +33,7 @@ MISSING, WAIVED, ERROR = "missing", "waived", "error"
 SCHEMA = "onnxtrim.gate/1"
 _CODES = {PASS: 0, FAIL: 1, INCONCLUSIVE: 3, ERROR: 4}
 _HOST = ("architecture", "cpu", "cpu_flags", "onnxruntime")
+_SCENARIO = ("threads", "batch", "hertz", "arena", "provider", "plain", "spinning", "config")
 _POWER = 0.8
 
 
@@ -67,7 +70,7 @@ class RuleVerdict:
     def told(self) -> str:
         """In one line."""
         text = f"{self.metric} {self.figure}, limit {self.limit}"
-        return f"{text}: {self.why}" if self.why else text
+        return one_line(f"{text}: {self.why}" if self.why else text)
 
     @property
     def figure(self) -> str:
@@ -132,6 +135,8 @@ class Judgement:
             INCONCLUSIVE: self.of(INCONCLUSIVE, MISSING),
             ERROR: self.of(ERROR),
         }[self.verdict]
+        if not worst:  # it broke where only warnings come from
+            return f"{self.verdict.upper()}: the measurement broke off"
         more = f", and {len(worst) - 1} more" if len(worst) > 1 else ""
         return f"{self.verdict.upper()}: {worst[0].told}{more}{self._warned()}"
 
@@ -161,7 +166,6 @@ def judge(
     policy: Policy,
     target: str | None = None,
     *,
-    alpha: float | None = None,
     tried: int = 1,
 ) -> Judgement:
     """Judge a measurement of two models.
@@ -170,7 +174,6 @@ def judge(
         found: What was measured.
         policy: What must be shown.
         target: Which of its targets; the only one without.
-        alpha: Error of this judgement, if it is not the policy's, as of one of several attempts.
         tried: How many candidates the candidate was chosen from, on other data.
 
     Raises:
@@ -179,11 +182,14 @@ def judge(
     if found.original is None:
         raise InputError("the result is of one model; a gate judges a candidate and its original")
     chosen = policy.target(target)
-    judged = _judged(Evidence(found), policy, chosen, policy.alpha if alpha is None else alpha)
-    verdict = _joined(judged, policy)
+    alpha = policy.alpha / int(found.details.get("attempts") or 1)
+    judged = _judged(Evidence(found), policy, chosen, alpha)
+    verdict = ERROR if found.details.get("not_finished") else _joined(judged, policy)
     code = _CODES[verdict]
     if verdict == INCONCLUSIVE:
         code = {"exit3": code, "fail": 1, "warn": 0}[policy.on_inconclusive]
+        missing = any(rule.verdict == MISSING and rule.level == "error" for rule in judged)
+        code = code or (3 if missing else 0)  # what was not measured never passes
     data = found.details.get("data") or {}
     return Judgement(
         verdict=verdict,
@@ -205,15 +211,20 @@ def judge(
 def is_decided(found: Measurement, policy: Policy, target: Target, alpha: float) -> bool:
     """Whether more launches would change nothing: all required rules about them are decided."""
     rules = _judged(Evidence(found), policy, target, alpha)
+    late = found.latency is not None and len(found.latency.launches) >= TAIL_LAUNCHES
+    open_ = (INCONCLUSIVE,) if late else (INCONCLUSIVE, MISSING)  # what can't be had, never comes
     return all(
-        rule.verdict not in (INCONCLUSIVE, MISSING)
+        rule.verdict not in open_
         for rule in rules
         if rule.level == "error" and rule.metric.partition(".")[0] in OF_LAUNCHES
     )
 
 
 def check_result(
-    found: Measurement, policy: Policy, files: Mapping[str, str | None] | None = None
+    found: Measurement,
+    policy: Policy,
+    files: Mapping[str, str | None] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Refuse a result that must not be judged by this policy.
 
@@ -221,10 +232,11 @@ def check_result(
         found: Read from a file.
         policy: What is asked.
         files: SHA-256 of the files that it shall be about: ``original``, ``candidate``, ``data``.
+        settings: How it shall have been measured, see :meth:`.Settings.to_json`.
 
     Raises:
-        InputError: It is of other files, of another machine or version, or of data that the
-            candidate was made with.
+        InputError: It is of other files, measured in another way, on another machine or version,
+            or of data that the candidate was made with.
     """
     about = {
         "original": (found.original or {}).get("sha256"),
@@ -238,6 +250,12 @@ def check_result(
         raise InputError(
             "the candidate was made with the samples that it is judged on; give others"
         )
+    for name in _SCENARIO:
+        if settings is not None and found.settings.get(name) != settings[name]:
+            raise InputError(
+                f"the result was measured with {name} = {_told(found.settings.get(name))}, the"
+                f" target says {_told(settings[name])}; measure again"
+            )
     if not policy.require_same_host:
         return
     here = fingerprint()
@@ -250,7 +268,7 @@ def check_result(
 
 
 def _told(value: Any) -> str:
-    return " ".join(value)[:60] if isinstance(value, list) else str(value)
+    return " ".join(map(str, value))[:60] if isinstance(value, list) else str(value)
 
 
 def _judged(
@@ -282,7 +300,7 @@ def _joined(rules: tuple[RuleVerdict, ...], policy: Policy) -> str:
 def _rule(
     evidence: Evidence, rule: Rule, alpha: float, claims: int, require_aa: bool
 ) -> RuleVerdict:
-    broken = str(evidence.found.details.get("not_finished") or "")
+    broken = one_line(str(evidence.found.details.get("not_finished") or ""))
     if broken and rule.family in OF_LAUNCHES:
         return _verdict(rule, ERROR, None, broken)
     spent = evidence.spent(rule, alpha)
@@ -299,7 +317,7 @@ def _rule(
     if doubt := evidence.doubt(rule, require_aa):
         return _verdict(rule, INCONCLUSIVE, shown, doubt)
     no_pass, no_fail = evidence.doubts_about_times(rule)
-    if (verdict == PASS and no_pass) or (verdict == FAIL and no_fail and rule.max is not None):
+    if (verdict == PASS and no_pass) or (verdict == FAIL and no_fail):
         verdict, why = INCONCLUSIVE, no_pass if verdict == PASS else no_fail
     elif verdict == INCONCLUSIVE:
         why = _advice(evidence, rule, shown, alpha)
@@ -346,7 +364,8 @@ def _why_missing(evidence: Evidence, rule: Rule) -> str:
 def _advice(evidence: Evidence, rule: Rule, shown: Metric, alpha: float) -> str:
     """What would decide an open rule."""
     found = evidence.found
-    if rule.metric == "accuracy.top1.delta" and rule.min is not None and rule.min <= 0:
+    delta = rule.metric == "accuracy.top1.delta" and evidence.independent
+    if delta and rule.min is not None and rule.min <= 0:
         counts = found.details["accuracy"]
         losses, gains, samples = (int(counts[key]) for key in ("losses", "gains", "samples"))
         needed = non_inferior(losses, gains, samples, -rule.min / 100, alpha).needed
@@ -369,9 +388,9 @@ def _advice(evidence: Evidence, rule: Rule, shown: Metric, alpha: float) -> str:
     if distance < 0.1 * width or not math.isfinite(width):
         return "the truth is too near to the limit for any number of launches"
     z = normal_quantile(1 - alpha)
-    more = math.ceil(count * (((z + normal_quantile(_POWER)) / z * width / distance) ** 2) - count)
+    needed = math.ceil(count * ((z + normal_quantile(_POWER)) / z * width / distance) ** 2)
     truth = show(shown.value, rule.unit)
-    return f"about {max(more, 1)} more launches would decide, if the truth is {truth}"
+    return f"about {needed} launches would decide if the truth is {truth}; {count} were made"
 
 
 def _verdict(rule: Rule, verdict: str, shown: Metric | None, why: str = "") -> RuleVerdict:

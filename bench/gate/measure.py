@@ -9,6 +9,7 @@ from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.gate.evidence import OF_LAUNCHES
 from onnxtrim.bench.gate.judge import is_decided
 from onnxtrim.bench.gate.policy import Policy, Target
+from onnxtrim.bench.gate.quantity import accuracy_name
 from onnxtrim.bench.latency import Protocol
 from onnxtrim.bench.launches import LatencyResult
 from onnxtrim.bench.measurement import Measurement
@@ -16,7 +17,7 @@ from onnxtrim.bench.metrics import TOP1
 from onnxtrim.bench.session import RunOptions, Sizes
 from onnxtrim.bench.settings import Settings
 
-_OF_TOP1 = ("top1", "agreement", "negative_flip_rate")
+_OF_TOP1 = ("top1", "negative_flip_rate")
 
 
 def measure_for(
@@ -28,7 +29,7 @@ def measure_for(
     data: Data | None = None,
     sizes: Sizes | None = None,
     seed: int = 0,
-    alpha: float | None = None,
+    attempts: int = 1,
     progress: Progress | None = None,
 ) -> Measurement:
     """Measure a candidate beside its original until all rules about launches are decided.
@@ -41,7 +42,7 @@ def measure_for(
         data: Samples, as of :func:`.compare`.
         sizes: Free dimensions of random inputs, as of :func:`.random_feeds`.
         seed: Of all randomness.
-        alpha: Error of the judgement that follows, if it is not the policy's.
+        attempts: How often it may be measured anew; each attempt gets its part of alpha.
         progress: As of :func:`.compare`.
 
     Raises:
@@ -60,11 +61,13 @@ def measure_for(
         if policy.max_seconds is not None and time.monotonic() - begin > policy.max_seconds:
             return True
         so_far = Measurement({}, {}, {}, settings.to_json(), {}, {}, (), found)
-        return is_decided(so_far, policy, chosen, policy.alpha if alpha is None else alpha)
+        return is_decided(so_far, policy, chosen, policy.alpha / attempts)
 
-    return compare(
+    found = compare(
         original, candidate, data=data, settings=settings, progress=progress, decided=decided
     )
+    found.details["attempts"] = attempts
+    return found
 
 
 def settings_for(
@@ -72,10 +75,8 @@ def settings_for(
 ) -> Settings:
     """What must be measured for a target."""
     families = {rule.family for rule in target.rules}
-    names = [rule.metric.split(".")[1] for rule in target.rules if rule.family == "accuracy"]
-    metrics = sorted({TOP1 if name in _OF_TOP1 else name for name in names})
-    if set(names) == {"agreement"}:
-        metrics = []  # needs no labels
+    names = {accuracy_name(rule.metric) for rule in target.rules if rule.family == "accuracy"}
+    metrics = sorted({TOP1 if name in _OF_TOP1 else name for name in names - {"agreement"}})
     budgets = [rule.budget_ms for rule in target.rules if rule.budget_ms is not None]
     throughput = [
         int(rule.metric.split(".")[1].partition("x")[2])

@@ -120,7 +120,10 @@ def _samples(rule: Rule, alpha: float, flips: float) -> tuple[int | None, str]:
         return needed, told
     limit = rule.max if rule.max is not None else rule.min
     if rule.unit != "share" or limit is None:
-        return None, "depends on the spread of the metric"
+        return (
+            None,
+            "depends on the spread of the metric; its 95% interval must lie inside the limit",
+        )
     if rule.metric == "accuracy.top1":
         z = normal_quantile(1 - alpha) + normal_quantile(_POWER)
         needed = math.ceil(z**2 * limit * (1 - limit) / 0.01**2)

@@ -61,7 +61,7 @@ class Rule:
         """The limits for people, as ``≤ 20 ms``."""
         parts = [f"≥ {show(self.min, self.unit)}"] if self.min is not None else []
         parts += [f"≤ {show(self.max, self.unit)}"] if self.max is not None else []
-        return " and ".join(parts)
+        return " and ".join(parts) + (f" (± {show(self.slack, 'bytes')})" if self.slack else "")
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Policy:
         require_aa: Whether the original must have run against itself.
         require_same_host: Whether a result must have been measured on this machine.
         allow_advisory: Whether there may be no rule that decides.
-        sha256: Of the policy's text.
+        sha256: Of the policy's text, that of the preset included.
         source: Where it came from.
     """
 
@@ -203,8 +203,11 @@ def _policy(text: str, source: str, today: datetime.date) -> Policy:
     if top.get("schema", int) != 1:
         raise InputError(f"schema is {value['schema']!r}; this onnxtrim knows schema 1")
     base: dict[str, Any] = {}
+    whole = text
     if (extends := top.get("extends", str, "")) != "":
-        base = _parsed(preset_text(extends))["target"]["default"]
+        preset = preset_text(extends)
+        whole += preset
+        base = _parsed(preset)["target"]["default"]
     own = top.get("target", dict, {})
     if not own and not base:
         raise InputError("has no target; write [target.NAME] with rules, or extends a preset")
@@ -225,7 +228,7 @@ def _policy(text: str, source: str, today: datetime.date) -> Policy:
         _waiver(about, f"waiver {n + 1}", rules, today)
         for n, about in enumerate(top.get("waiver", list, []))
     )
-    digest = hashlib.sha256(text.encode()).hexdigest()
+    digest = hashlib.sha256(whole.encode()).hexdigest()
     return Policy(targets, waivers, sha256=digest, source=source, **settings)
 
 
@@ -299,8 +302,8 @@ _RULE = ("metric", "max", "min", "slack", "budget", "level")
 
 def _gate(table: _Table) -> dict[str, Any]:
     alpha = table.get("alpha", float, 0.05)
-    if not 0 < alpha <= 0.2:
-        raise InputError(f"gate.alpha is {alpha:g}, must be above 0 and at most 0.2")
+    if not 1e-6 <= alpha <= 0.2:
+        raise InputError(f"gate.alpha is {alpha:g}, must be 0.000001 to 0.2")
     seconds = None
     if "max_duration" in table.value:
         try:
@@ -329,6 +332,7 @@ def _target(name: str, value: Any, shared: Sequence[Rule]) -> Target:
     if not rules:
         raise InputError(f"{where} has no rule; write [[{where}.rule]]")
     _refuse_contradictions(rules, where)
+    _refuse_unmeasurable(rules, table, where)
     threads, batch = table.get("threads", int, 0), table.get("batch", int, 1)
     for key, number, least in (("threads", threads, 0), ("batch", batch, 1)):
         if number < least:
@@ -377,6 +381,12 @@ def _rule(value: Any, where: str) -> Rule:
     )
     if rule.max is not None and rule.min is not None and rule.max < rule.min:
         raise InputError(f"{where} ({metric}): max is below min")
+    if unit == "share" and (rule.max == 1 or rule.min == 0):
+        raise InputError(f"{where} ({metric}): {rule.limit()} says nothing")
+    if unit == "share" and (rule.max == 0 or rule.min == 1):
+        raise InputError(
+            f"{where} ({metric}): {rule.limit()} can't be shown by any number of samples"
+        )
     over_budget = metric == "latency.over_budget_rate"
     if over_budget != (budget is not None):
         what = 'needs a budget, such as "20 ms"' if over_budget else "takes no budget"
@@ -396,6 +406,24 @@ def _refuse_contradictions(rules: Sequence[Rule], where: str) -> None:
                 )
 
 
+def _refuse_unmeasurable(rules: Sequence[Rule], table: _Table, where: str) -> None:
+    """Rules about settings of which the target says something else."""
+    arena, threads = table.get("arena", bool, True), table.get("threads", int, 0)
+    same = ".arena_on" if arena else ".arena_off"
+    batches = {table.get("batch", int, 1)}
+    for rule in rules:
+        if same in rule.metric:
+            raise InputError(f"{where}: {rule.metric} is {rule.metric.replace(same, '')} here")
+        if rule.family == "throughput":
+            callers, batch = map(int, rule.metric.split(".")[1].split("x"))
+            batches.add(batch)
+            if callers not in (1, threads) or batch < 1 or len(batches) > 2:
+                raise InputError(
+                    f"{where}: {rule.metric} can't be measured; threads are 1 or those of the"
+                    " target, samples per call its batch or one other number"
+                )
+
+
 def _waiver(value: Any, where: str, rules: Sequence[Rule], today: datetime.date) -> Waiver:
     table = _Table(value, where, ("metric", "reason", "expires"))
     metric, reason = table.get("metric", str), table.get("reason", str)
@@ -404,8 +432,10 @@ def _waiver(value: Any, where: str, rules: Sequence[Rule], today: datetime.date)
         expires = expires.date()
     if not reason.strip():
         raise InputError(f"{where} ({metric}) has no reason")
-    if metric not in {rule.metric for rule in rules}:
-        raise InputError(f"{where}: no rule is about {metric!r}")
+    about = [rule for rule in rules if rule.metric == metric]
+    if len(about) != 1:
+        many = f"{len(about)} rules are" if about else "no rule is"
+        raise InputError(f"{where}: {many} about {metric!r}; a waiver is for one rule")
     if expires < today:
         raise InputError(f"{where} ({metric}) expired on {expires}; fix it or give a later date")
     return Waiver(metric, reason, expires)

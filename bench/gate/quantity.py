@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from onnxtrim.bench.errors import InputError
+from onnxtrim.bench.metrics import known_metrics
 
 FACTORS: dict[str, dict[str, float]] = {
     "ratio": {"": 1.0},
@@ -70,14 +71,21 @@ def unit_of(metric: str) -> str:
             " use accuracy.top1.delta"
         )
     found = _ACCURACY.match(metric)
-    if found and not metric.endswith(".original"):
+    names = {"top1", *known_metrics()}
+    if found and (found["name"] in names or ":" in found["name"]):
         share = found["name"] in _SHARES
         if found["delta"]:
             return "points" if share else "value"
         return "share" if share else "value"
-    near = difflib.get_close_matches(metric, [*_UNITS, *_RATIOS, "accuracy.top1.delta"], 1)
+    accuracies = [f"accuracy.{name}{end}" for name in sorted(names) for end in ("", ".delta")]
+    near = difflib.get_close_matches(metric, [*_UNITS, *_RATIOS, *accuracies], 1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise InputError(f"there is no metric {metric!r}{hint}")
+
+
+def accuracy_name(metric: str) -> str:
+    """Name of the metric of accuracy that a rule's metric is made from."""
+    return metric.removeprefix("accuracy.").removesuffix(".delta")
 
 
 def parse_quantity(value: Any, unit: str) -> float:
@@ -93,6 +101,10 @@ def parse_quantity(value: Any, unit: str) -> float:
     factors = FACTORS[unit]
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise InputError(f"{value!r} is neither a number nor text")
+    if unit == "share" and not isinstance(value, str):
+        raise InputError(
+            f"{value!r} lacks a unit; is 1 meant as 1 % or 100 %? write {_example(unit)}"
+        )
     found = _QUANTITY.fullmatch(str(value))
     if found is None:
         raise InputError(f"{value!r} is not a number with a unit, such as {_example(unit)}")
@@ -109,6 +121,8 @@ def parse_quantity(value: Any, unit: str) -> float:
         raise InputError(f"{value!r} is too large")
     if number < 0 and unit not in _SIGNED:
         raise InputError(f"{value!r} is below 0")
+    if (unit == "share" and number > 1) or (unit == "points" and abs(number) >= 100):
+        raise InputError(f"{value!r} is more than there can be")
     return number
 
 

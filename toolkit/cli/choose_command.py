@@ -7,11 +7,14 @@ from typing import Any
 
 import click
 
+from onnxtrim.bench.data import open_data
 from onnxtrim.bench.errors import InputError
-from onnxtrim.bench.files import sha256_file
 from onnxtrim.bench.gate import judge, load_policy, measure_for
 from onnxtrim.bench.gate.choice import choose_by
+from onnxtrim.bench.model_file import model_sha256
 from onnxtrim.bench.run_folder import Run, load_run
+from onnxtrim.bench.session import RunOptions
+from onnxtrim.bench.signature import check_models
 from onnxtrim.toolkit.cli.common import (
     check_output,
     out,
@@ -72,7 +75,7 @@ def command(
     asked = load_policy(policy)
     chosen = asked.target(target)
     told = Outputs(**outputs)
-    told.check()
+    told.check(*(file for file in (Path(policy), Path(data or policy)) if file.exists()))
     found = choose_by(loaded, chosen)
     model = loaded.model_path(found.candidate)
     if not as_json:
@@ -111,9 +114,11 @@ def _check_files(run: Run, original: Path, data: str | None) -> None:
     """The original must be the sweep's, and the data must not."""
     if not original.is_file():
         raise InputError(f"{original}: the sweep's original is not there; give it with --original")
-    if data is None or not Path(data).is_file():
+    if model_sha256(original) != run.spec.model.get("sha256"):
+        raise InputError(f"{original}: is not the sweep's original (its hash differs)")
+    if data is None:
         return
-    digest = sha256_file(data)
+    digest = open_data(data, check_models([original], RunOptions()), any_labels=True).sha256
     for used in (run.spec.data, run.spec.eval):
         if used is not None and used.get("sha256") == digest:
             raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import numpy as np
 
 from onnxtrim.bench.errors import InputError, MissingExtraError, OnnxtrimError
 from onnxtrim.bench.files import atomic_path, read_json, write_json, write_text
-from onnxtrim.bench.gate import Judgement, judge, load_policy, measure_for
+from onnxtrim.bench.gate import Judgement, check_result, judge, load_policy, measure_for
 from onnxtrim.bench.gate.choice import choose_by
 from onnxtrim.bench.latency import Protocol
+from onnxtrim.bench.model_file import model_sha256
 from onnxtrim.bench.report.page import write_report
 from onnxtrim.bench.report.pictures import write_plots
 from onnxtrim.bench.result_file import load_result, save_result
@@ -199,8 +201,11 @@ def _gate(output: Path, run: Run, report: Report | None) -> Judgement | None:
         say(f"no gate: {error}")
         return None
     model, kept = run.model_path(chosen.candidate), output / "result.json"
-    if kept.is_file() and (found := load_result(kept)).model["path"] == str(model):
-        return judge(found, policy, tried=chosen.tried)  # an earlier call measured it
+    if kept.is_file():  # an earlier call measured it, or another candidate
+        with contextlib.suppress(InputError):
+            found = load_result(kept)
+            check_result(found, policy, {"candidate": model_sha256(model)})
+            return judge(found, policy, tried=chosen.tried)
     found = measure_for(
         policy, output / "model.onnx", model, data=output / "test.npz", progress=report
     )

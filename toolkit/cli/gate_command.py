@@ -19,9 +19,10 @@ from onnxtrim.bench.gate import (
     parse_policy,
 )
 from onnxtrim.bench.gate.draft import draft
+from onnxtrim.bench.gate.measure import settings_for
 from onnxtrim.bench.gate.plan import FLIPS, LAUNCH_SECONDS, plan
 from onnxtrim.bench.measurement import Measurement
-from onnxtrim.bench.model_file import check_model_file, files_sha256
+from onnxtrim.bench.model_file import model_sha256
 from onnxtrim.bench.result_file import load_result
 from onnxtrim.toolkit.cli.common import (
     check_output,
@@ -137,12 +138,13 @@ def measure_and_judge(
         if output is not None or attempts > 1:
             raise InputError("--from measures nothing; leave --output and --on-inconclusive out")
         found = load_result(source)
-        check_result(found, asked, _hashes(original, candidate, data))
+        settings = settings_for(asked, asked.target(target)).to_json()
+        check_result(found, asked, _hashes(found, original, candidate, data), settings)
         tell(judge(found, asked, target), told, as_json=as_json)
     if original is None or candidate is None:
         raise InputError("give --original and --candidate, or --from a result")
     models = (original, candidate)
-    sizes, alpha = parse_shapes(shapes), asked.alpha / attempts
+    sizes = parse_shapes(shapes)
 
     def attempt(number: int, write: Callable[[Measurement], None]) -> Judgement:
         with progress_bar() as report:
@@ -153,12 +155,12 @@ def measure_and_judge(
                 data=data,
                 sizes=sizes,
                 seed=seed + number,
-                alpha=alpha,
+                attempts=attempts,
                 progress=report,
             )
         warn(found.warnings)
         write(found)
-        return judge(found, asked, target, alpha=alpha)
+        return judge(found, asked, target)
 
     with measured(output, original, candidate, data=data) as write:
         try:
@@ -171,6 +173,7 @@ def measure_and_judge(
         except WorkerError as error:
             if isinstance(error.finished, Measurement):
                 say(f"error: {error}")
+                write(error.finished)
                 tell(judge(error.finished, asked, target), told, as_json=as_json)
             raise
     tell(judgement, told, as_json=as_json)
@@ -299,10 +302,20 @@ def _retries(text: str | None) -> int:
 
 
 def _hashes(
-    original: Path | None, candidate: Path | None, data: str | None
+    found: Measurement, original: Path | None, candidate: Path | None, data: str | None
 ) -> dict[str, str | None]:
-    def of_model(path: Path | None) -> str | None:
-        return None if path is None else files_sha256([path, *check_model_file(path)])
+    """Of the files that are given, or else lie where the result says."""
 
-    digest = sha256_file(data) if data is not None and Path(data).is_file() else None
-    return {"original": of_model(original), "candidate": of_model(candidate), "data": digest}
+    def of_model(path: Path | None, recorded: str) -> str | None:
+        if path is None and not Path(recorded).is_file():
+            return None
+        return model_sha256(path or Path(recorded))
+
+    if data is not None and not Path(data).is_file():
+        raise InputError(f"--data {data}: beside --from it must be a file; leave it out")
+    before = (found.original or found.model)["path"]
+    return {
+        "original": of_model(original, before),
+        "candidate": of_model(candidate, found.model["path"]),
+        "data": None if data is None else sha256_file(data),
+    }

@@ -11,9 +11,11 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.files import write_text
 from onnxtrim.bench.gate import Judgement
 from onnxtrim.bench.gate.outputs import SIGNS, append_summary, github_commands, junit, markdown
+from onnxtrim.bench.text import one_line
 from onnxtrim.toolkit.cli.common import check_output, out, print_json, say, table
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,6 +34,8 @@ class Outputs:
         """Refuse files that can't be written, before any work."""
         for path in (self.junit, self.markdown):
             check_output(path, *inputs)
+        if self.junit is not None and self.junit == self.markdown:
+            raise InputError(f"--junit and --markdown are both {self.junit}; give two files")
 
 
 def with_outputs(function: F) -> F:
@@ -61,7 +65,10 @@ def tell(judgement: Judgement, outputs: Outputs, *, as_json: bool) -> NoReturn:
         write_text(outputs.junit, junit(judgement))
     if outputs.markdown is not None:
         write_text(outputs.markdown, markdown(judgement))
-    append_summary(judgement)
+    try:
+        append_summary(judgement)
+    except InputError as error:
+        say(f"warning: no summary: {error}")  # the verdict stands
     if as_json:
         print_json(judgement.to_json())
     else:
@@ -83,7 +90,7 @@ def print_judgement(judgement: Judgement, *, table_too: bool = True) -> None:
             rule.figure,
             rule.limit,
             _bar(rule.low, rule.high, rule.bound),
-            rule.why,
+            one_line(rule.why),
         ]
         for rule in judgement.rules
     ]
