@@ -117,6 +117,7 @@ def test_truth_table(
         ("memory.run_peak.ratio max = 1", {"peaks": (40 << 20, 50 << 20)}, "inconclusive"),
         ("memory.run_peak.ratio max = 1", {"original_peaks": (50 << 20, 60 << 20)}, "inconclusive"),
         ("memory.run_peak.arena_off max = '1 GiB'", {}, "missing"),
+        ("memory.run_peak max = '1 GiB'", {"details": {"memory": {}}}, "missing"),
         ("model.file_bytes max = '500 B'", {}, "pass"),
         ("model.file_bytes max = '499 B'", {}, "fail"),
         ("accuracy.top1.delta min = '-0.5 pp'", {}, "pass"),
@@ -222,6 +223,15 @@ def test_results_of_something_else(change: dict[str, Any], says: str) -> None:
         check_result(replace(found, **change), asked, files)
     elsewhere = parse_policy(policy(RATIO.format(1), gate=QUIET))
     check_result(replace(found, machine={}), elsewhere, files)
+
+
+def test_results_measured_in_another_way() -> None:
+    asked = parse_policy(policy(RATIO.format(1)))
+    found = measurement()
+    check_result(found, asked, settings=found.settings)
+    for name, value in (("threads", 2), ("batch", 4), ("hertz", 20.0), ("arena", False)):
+        with pytest.raises(InputError, match=f"measured with {name} = "):
+            check_result(found, asked, settings={**found.settings, name: value})
 
 
 def test_one_model_is_no_pair() -> None:

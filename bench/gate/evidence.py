@@ -60,6 +60,8 @@ class Evidence:
         if rule.family == "throughput" and "throughput" in self.found.details:
             told = ThroughputResult.from_json(self.found.details["throughput"])
             return told.metrics(confidence).get(rule.metric)
+        if rule.family == "memory" and not self._memories(rule.metric):
+            return None  # nothing tells whether its repeats agree
         return self.found.metrics.get(rule.metric)
 
     def _of_launches(self, rule: Rule, confidence: float) -> Metric | None:
