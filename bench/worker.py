@@ -103,7 +103,12 @@ class Worker:
         return {"floor_ms": statistics.median(times[FLOOR_CALLS // 2 :]) / 1e6}
 
     def round(
-        self, calls: int, settle: int, first: int, pause: float = 0.0, slower: float = 0.0
+        self,
+        calls: int,
+        settle: int,
+        first: int,
+        pause: float = 0.0,
+        slower: float | None = None,
     ) -> dict[str, Any]:
         """One turn: ``settle`` calls to refill the caches, then ``calls`` calls.
 
@@ -112,7 +117,8 @@ class Worker:
             settle: Calls before them.
             first: Which of the feeds comes first; they are cycled.
             pause: Seconds from the start of one call to the start of the next, at least.
-            slower: Share by which a busy loop prolongs every call, to check the harness.
+            slower: Share by which a busy loop prolongs every call, to check the harness; with 0
+                the loop's own time is in the call, too.
         """
         self._position = first
         settle_ns = [self._timed_call(pause, slower) for _ in range(settle)]
@@ -203,14 +209,14 @@ class Worker:
         settings = RunOptions(**options)
         return profile_nodes(model, _load_feeds(feeds), settings, Path(folder), runs, copy)
 
-    def _timed_call(self, pause: float = 0.0, slower: float = 0.0) -> int:
+    def _timed_call(self, pause: float = 0.0, slower: float | None = None) -> int:
         call = self._calls[self._position % len(self._calls)]
         self._position += 1
         if pause:
             self._sleep_until_due(pause)
         start = time.perf_counter_ns()
         call()
-        if slower:
+        if slower is not None:
             until = start + (1 + slower) * (time.perf_counter_ns() - start)
             while time.perf_counter_ns() < until:
                 pass
