@@ -33,6 +33,7 @@ MIN_WARM_CALLS = 3
 MIN_WARM_SECONDS = 0.25
 MAX_WARM_SECONDS = 2.0
 FLOOR_CALLS = 400
+LATE_STEP = 20  # ns by which the expected lateness of a busy loop follows the last one
 STEADY = 0.05  # medians of the last ten calls and the ten before agree within this
 
 
@@ -52,6 +53,7 @@ class Worker:
         self._feeds: list[dict[str, Any]] = []  # bound arrays must stay alive
         self._energy = EnergyCounter()
         self._due = 0.0
+        self._late = 0.0  # ns by which a busy loop ends late
 
     def open(self, model: str, feeds: str, options: dict[str, Any]) -> dict[str, Any]:
         """Open the model and run it once; both timed, in ms."""
@@ -108,7 +110,7 @@ class Worker:
         settle: int,
         first: int,
         pause: float = 0.0,
-        slower: float | None = None,
+        slower: float = 0.0,
     ) -> dict[str, Any]:
         """One turn: ``settle`` calls to refill the caches, then ``calls`` calls.
 
@@ -117,8 +119,7 @@ class Worker:
             settle: Calls before them.
             first: Which of the feeds comes first; they are cycled.
             pause: Seconds from the start of one call to the start of the next, at least.
-            slower: Share by which a busy loop prolongs every call, to check the harness; with 0
-                the loop's own time is in the call, too.
+            slower: Share by which a busy loop prolongs every call, to check the harness.
         """
         self._position = first
         settle_ns = [self._timed_call(pause, slower) for _ in range(settle)]
@@ -209,18 +210,20 @@ class Worker:
         settings = RunOptions(**options)
         return profile_nodes(model, _load_feeds(feeds), settings, Path(folder), runs, copy)
 
-    def _timed_call(self, pause: float = 0.0, slower: float | None = None) -> int:
+    def _timed_call(self, pause: float = 0.0, slower: float = 0.0) -> int:
         call = self._calls[self._position % len(self._calls)]
         self._position += 1
         if pause:
             self._sleep_until_due(pause)
         start = time.perf_counter_ns()
         call()
-        if slower is not None:
-            until = start + (1 + slower) * (time.perf_counter_ns() - start)
-            while time.perf_counter_ns() < until:
-                pass
-        return time.perf_counter_ns() - start
+        if slower:
+            due = start + (1 + slower) * (time.perf_counter_ns() - start)
+            _compute_until(due - self._late)
+        end = time.perf_counter_ns()
+        if slower:  # half of the loops end late, half early
+            self._late += LATE_STEP if end > due else -LATE_STEP
+        return end - start
 
     def _sleep_until_due(self, pause: float) -> None:
         """Sleep until the next call is due; a late one does not hasten those after it."""
@@ -228,6 +231,11 @@ class Worker:
         self._due = max(self._due, now)
         time.sleep(self._due - now)
         self._due += pause
+
+
+def _compute_until(end: float) -> None:
+    while time.perf_counter_ns() < end:
+        pass
 
 
 def _load_feeds(path: str) -> list[dict[str, Any]]:

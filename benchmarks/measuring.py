@@ -108,7 +108,7 @@ def arms(
     intervals: int,
     copies: Sequence[Sequence[float]],
 ) -> Iterator[Row]:
-    """A/A and injected slowdowns, in the same turns; ``copies`` are A/A values there are already."""
+    """A/A and injected slowdowns, in the same turns; ``copies`` are A/A values known already."""
     covered = found = 0
     injected = math.ceil(intervals * INJECTED / INTERVALS)
     alarms = sum(not _holds_one(logs) for logs in copies)
@@ -175,7 +175,7 @@ def _width(what: str, logs: Sequence[float]) -> Row:
 def verdicts(
     model: Path, slow: Path, feeds: Sequence[Feeds], count: int, copies: list[list[float]]
 ) -> Iterator[Row]:
-    """Seconds until a limit of 2% is decided, and how; ``copies`` gets the A/A values on the way."""
+    """Seconds until a limit of 2% is decided, and how; ``copies`` gets the A/A values."""
     seconds, answers = [], []
     for number in range(count):
         candidate = (model, slow)[number % 2]
