@@ -38,6 +38,7 @@ Decided = Callable[[LatencyResult], bool]
 PathLike = Union[str, "os.PathLike[str]"]
 
 WARM_UP_CALLS = 10  # at the time of the first run: the length of a warm-up of a slow model
+LOOPS = 0.01  # by which all arms are slower that are to differ: a loop changes the calls beside it
 SLOW_MS = 4.0  # from here on one settle call is enough
 
 
@@ -156,7 +157,7 @@ def measure_arms(
         progress: Called after each launch.
     """
     protocol = replace(protocol or Protocol(), limit=None)
-    shares = tuple(slower) or (0.0,) * len(models)
+    shares = tuple(slower) or ((0.0,) * len(models) if ramp else ())
     measuring = _Measuring([str(model) for model in models], protocol, shares, ramp)
     return measuring.run(feeds, options or RunOptions(), progress)
 
@@ -300,7 +301,8 @@ class _Measuring:
         at = time.monotonic() - start
         rest = {"calls": calls, "settle": settle, "first": turn, "pause": pause}
         if self.slower:
-            rest["slower"] = self.slower[index] + self.ramp * self._done(turn)
+            share = self.slower[index] + self.ramp * self._done(turn)
+            rest["slower"] = (1 + LOOPS) * (1 + share) - 1
         answer = arm.ask("round", seconds=seconds, **rest)
         for key in ("calls_ns", "settle_ns"):
             answer[key] = tuple(answer[key])

@@ -33,6 +33,7 @@ MIN_WARM_CALLS = 3
 MIN_WARM_SECONDS = 0.25
 MAX_WARM_SECONDS = 2.0
 FLOOR_CALLS = 400
+LATE_STEP = 20  # ns by which the expected lateness of a busy loop follows the last one
 STEADY = 0.05  # medians of the last ten calls and the ten before agree within this
 
 
@@ -52,6 +53,7 @@ class Worker:
         self._feeds: list[dict[str, Any]] = []  # bound arrays must stay alive
         self._energy = EnergyCounter()
         self._due = 0.0
+        self._late = 0.0  # ns by which a busy loop ends late
 
     def open(self, model: str, feeds: str, options: dict[str, Any]) -> dict[str, Any]:
         """Open the model and run it once; both timed, in ms."""
@@ -103,7 +105,12 @@ class Worker:
         return {"floor_ms": statistics.median(times[FLOOR_CALLS // 2 :]) / 1e6}
 
     def round(
-        self, calls: int, settle: int, first: int, pause: float = 0.0, slower: float = 0.0
+        self,
+        calls: int,
+        settle: int,
+        first: int,
+        pause: float = 0.0,
+        slower: float = 0.0,
     ) -> dict[str, Any]:
         """One turn: ``settle`` calls to refill the caches, then ``calls`` calls.
 
@@ -211,10 +218,12 @@ class Worker:
         start = time.perf_counter_ns()
         call()
         if slower:
-            until = start + (1 + slower) * (time.perf_counter_ns() - start)
-            while time.perf_counter_ns() < until:
-                pass
-        return time.perf_counter_ns() - start
+            due = start + (1 + slower) * (time.perf_counter_ns() - start)
+            _compute_until(due - self._late)
+        end = time.perf_counter_ns()
+        if slower:  # half of the loops end late, half early
+            self._late += LATE_STEP if end > due else -LATE_STEP
+        return end - start
 
     def _sleep_until_due(self, pause: float) -> None:
         """Sleep until the next call is due; a late one does not hasten those after it."""
@@ -222,6 +231,11 @@ class Worker:
         self._due = max(self._due, now)
         time.sleep(self._due - now)
         self._due += pause
+
+
+def _compute_until(end: float) -> None:
+    while time.perf_counter_ns() < end:
+        pass
 
 
 def _load_feeds(path: str) -> list[dict[str, Any]]:

@@ -2,9 +2,10 @@
 
 ``python benchmarks/measuring.py`` runs a job that computes on one core all the while, measures what
 is known, prints a table and writes ``benchmarks/results/measuring_<run>.json`` (``--run 1``). It
-takes about 35 minutes; ``--quick`` a tenth of the launches. Parts:
+takes about 30 minutes; ``--quick`` a tenth of the launches. Parts:
 
-- *A/A*: 60 intervals of eight launches of a model against itself; at most 7 may exclude 1.
+- *A/A*: 60 intervals of eight launches of a model against itself, those of the verdicts among
+  them; at most 7 may exclude 1.
 - *injected*: a busy loop adds 2% and 3%; of 20 intervals 18 cover the first, and 19 find the
   second (they exclude 1). These arms take turns with those of 20 of the A/A intervals.
 - *half-width* of the interval of ten launches: at most 0.5%; and that of a model whose weights
@@ -40,6 +41,7 @@ from onnxtrim.bench.arms import Arm, written_feeds
 from onnxtrim.bench.files import write_json
 from onnxtrim.bench.latency import Protocol, compare_latency, measure_arms
 from onnxtrim.bench.latency_metrics import latency_verdict
+from onnxtrim.bench.launches import COPY
 from onnxtrim.bench.machine import fingerprint
 from onnxtrim.bench.memory import measure_memory
 from onnxtrim.bench.selfcheck import reference_model
@@ -99,27 +101,32 @@ def job() -> Iterator[None]:
 
 
 def arms(
-    model: Path, large: Path, feeds: Sequence[Feeds], wide: Sequence[Feeds], intervals: int
+    model: Path,
+    large: Path,
+    feeds: Sequence[Feeds],
+    wide: Sequence[Feeds],
+    intervals: int,
+    copies: Sequence[Sequence[float]],
 ) -> Iterator[Row]:
-    """A/A and injected slowdowns, all in the same turns."""
-    alarms = covered = found = 0
+    """A/A and injected slowdowns, in the same turns; ``copies`` are A/A values known already."""
+    covered = found = 0
     injected = math.ceil(intervals * INJECTED / INTERVALS)
-    ratios: list[list[float]] = []
+    alarms = sum(not _holds_one(logs) for logs in copies)
+    ratios = [[math.exp(log)] for logs in copies for log in logs]
     wait = []
-    for number in range(intervals):
+    for number in range(intervals - len(copies)):
         protocol = Protocol(launches=LAUNCHES, seed=number)
         slower = SLOWER if number < injected else SLOWER[:2]
         result = measure_arms([model] * len(slower), feeds, ONE, protocol, slower)
         logs = {arm: result.logs(0.5, arm) for arm in range(1, len(slower))}
-        copy, *others = map(yuen_interval, logs.values())
-        alarms += not copy.low <= 0 <= copy.high
-        if others:
-            small, larger = others
+        alarms += not _holds_one(logs[1])
+        if len(logs) > 1:
+            small, larger = yuen_interval(logs[2]), yuen_interval(logs[3])
             covered += small.low <= math.log1p(SLOWER[2]) <= small.high
             found += larger.low > 0
         ratios += [[math.exp(logs[arm][k]) for arm in logs] for k in range(LAUNCHES)]
         wait.append(result.wait_share() or 0.0)
-        print(f"{number + 1} of {intervals}: {alarms} alarms", file=sys.stderr)
+        print(f"{number + 1 + len(copies)} of {intervals}: {alarms} alarms", file=sys.stderr)
     yield {
         "what": f"A/A alarms in {intervals} intervals at 5%",
         "value": alarms,
@@ -146,6 +153,11 @@ def arms(
     yield _width("the same of a model with 6 MB of weights, %", result.logs(0.5))
 
 
+def _holds_one(logs: Sequence[float]) -> bool:
+    interval = yuen_interval(logs)
+    return interval.low <= 0 <= interval.high
+
+
 def _width(what: str, logs: Sequence[float]) -> Row:
     groups = [logs[first : first + 10] for first in range(0, len(logs) - 9, 10)]
     intervals = map(yuen_interval, groups)
@@ -160,8 +172,10 @@ def _width(what: str, logs: Sequence[float]) -> Row:
     }
 
 
-def verdicts(model: Path, slow: Path, feeds: Sequence[Feeds], count: int) -> Iterator[Row]:
-    """Seconds until a limit of 2% is decided, and how."""
+def verdicts(
+    model: Path, slow: Path, feeds: Sequence[Feeds], count: int, copies: list[list[float]]
+) -> Iterator[Row]:
+    """Seconds until a limit of 2% is decided, and how; ``copies`` gets the A/A values."""
     seconds, answers = [], []
     for number in range(count):
         candidate = (model, slow)[number % 2]
@@ -170,6 +184,7 @@ def verdicts(model: Path, slow: Path, feeds: Sequence[Feeds], count: int) -> Ite
         result = compare_latency(model, candidate, feeds, ONE, protocol)
         seconds.append(time.perf_counter() - start)
         answers.append(latency_verdict(result, LIMIT).verdict)
+        copies.append(result.logs(0.5, COPY)[:LAUNCHES])
     typical, worst = statistics.median(seconds), max(seconds)
     yield {
         "what": f"seconds to a verdict at 2%, median of {count} (worst)",
@@ -278,6 +293,7 @@ def main() -> None:
     options = parser.parse_args()
     intervals, count = (6, 2) if options.quick else (INTERVALS, VERDICTS)
     rows: list[Row] = []
+    copies: list[list[float]] = []
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as name, job():
         folder = Path(name)
@@ -289,8 +305,8 @@ def main() -> None:
         for part in (
             memory(folder),
             bare_loop(model, feeds, folder, count),
-            verdicts(model, slow, feeds, count),
-            arms(model, large, feeds, wide, intervals),
+            verdicts(model, slow, feeds, count, copies),
+            arms(model, large, feeds, wide, intervals, copies),
         ):
             rows += part
     table = Table(title="Measurements beside another compute job")
