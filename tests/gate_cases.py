@@ -20,7 +20,7 @@ HEAD = "schema = 1\n[target.here]\n"
 
 def policy(*rules: str, gate: str = "", waiver: str = "") -> str:
     """The text of a policy; each rule as its lines after ``metric =``."""
-    text = "schema = 1\n" + (f"[gate]\n{gate}\n" if gate else "") + "[target.here]\n"
+    text = "schema = 1\n" + (f"[gate]\n{gate}\n" if gate else "") + "[target.here]\nthreads = 1\n"
     for rule in rules:
         name, _, rest = rule.partition(" ")
         lines = rest.replace("; ", "\n")
@@ -119,7 +119,9 @@ def measurement(
         "model.file_bytes.ratio": Metric.exact(file_ratio, "ratio"),
         "accuracy.top1": Metric(*clopper_pearson(right, samples), "share"),
         "accuracy.top1.original": Metric(*clopper_pearson(before, samples), "share"),
-        "accuracy.top1.delta": Metric(*(100 * x for x in delta), "points"),
+        "accuracy.top1.delta": Metric(
+            100 * delta.value, 100 * delta.low, 100 * delta.high, "points"
+        ),
         "accuracy.negative_flip_rate": Metric(*clopper_pearson(losses, samples), "share"),
         "accuracy.agreement": Metric(*clopper_pearson(samples - 30, samples), "share"),
         "accuracy.mcnemar_p": Metric.exact(0.5, "share"),

@@ -66,9 +66,9 @@ def prepared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[
     original = Path(fake_run.spec()["model"]["path"])
     original.parent.mkdir(parents=True)
     save_mlp(original, [4, 4, 2])
-    for name in ("test", "val"):
-        x = np.full((3, 4), len(name), np.float32)
-        np.savez(f"{name}.npz", x=x + (name == "val"), labels=np.zeros(3, np.int64))
+    for value, name in enumerate(("test", "val")):
+        x = np.full((3, 4), value, np.float32)
+        np.savez(f"{name}.npz", x=x, labels=np.zeros(3, np.int64))
     about = json.loads((folder / "sweep.json").read_text())
     about["model"]["sha256"] = model_sha256(original)
     about["eval"]["sha256"] = sha256_file("val.npz")

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from onnxtrim.bench import looks
+from onnxtrim.bench.arms import Arm
 from onnxtrim.bench.errors import WorkerError
 from onnxtrim.bench.gate import load_policy
-from onnxtrim.bench.latency import Arm
 from onnxtrim.bench.result_file import save_result
 from onnxtrim.bench.session import RunOptions, open_session
 from tests import cli
@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def gate(folder: Path, text: str, *more: object, swap: bool = False) -> cli.Result:
     path = folder / "gate.toml"
-    path.write_text(text.replace("[target.here]", "[target.here]\nthreads = 1"))
+    path.write_text(text)
     models = [folder / "large.onnx", folder / "small.onnx"]
     original, candidate = models[::-1] if swap else models
     return cli.run("gate", path, "--original", original, "--candidate", candidate, *more)
@@ -103,7 +103,7 @@ def test_a_limit_at_the_truth_is_inconclusive(folder: Path) -> None:
     copy = folder / "copy.onnx"
     copy.write_bytes((folder / "large.onnx").read_bytes())
     text = policy("accuracy.top1.delta min = '-0.5 pp'")
-    (folder / "gate.toml").write_text(text.replace("[target.here]", "[target.here]\nthreads = 1"))
+    (folder / "gate.toml").write_text(text)
     models = ("--original", folder / "large.onnx", "--candidate", copy)
     found = cli.run("gate", folder / "gate.toml", *models, "--data", folder / "test.npz")
     assert found.code == 3, found.out + found.err

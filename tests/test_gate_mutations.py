@@ -25,7 +25,7 @@ LIMITS = {
 }
 """A limit that holds, one that does not, and one that can't be told."""
 
-DAMAGE = (None, "", "x", -1, 0, 1e308, float("nan"), True, [], {}, [[]])
+DAMAGE: tuple[Any, ...] = (None, "", "x", -1, 0, 1e308, float("nan"), True, [], {}, [[]])
 
 
 @pytest.fixture(scope="module")

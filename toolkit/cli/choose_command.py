@@ -78,6 +78,9 @@ def command(
     told.check(*(file for file in (Path(policy), Path(data or policy)) if file.exists()))
     found = choose_by(loaded, chosen)
     model = loaded.model_path(found.candidate)
+    before = original or Path(str(loaded.spec.model["path"]))
+    if not no_confirm:
+        _check_files(loaded, before, data)
     if not as_json:
         out().print(
             f"{found.candidate.id} ({model}): the best of {found.fitting} that fit, of"
@@ -98,8 +101,6 @@ def command(
             )
         say("next: confirm it by 'onnxtrim gate' on data that had no part in the sweep")
         return
-    before = original or Path(str(loaded.spec.model["path"]))
-    _check_files(loaded, before, data)
     check_output(output, before, model)
     with measured(output, before, model, data=data) as write, progress_bar() as report:
         result = measure_for(
