@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ import pytest
 
 CHROMIUM = Path("/usr/bin/chromium")
 CHROMEDRIVER = Path("/usr/bin/chromedriver")
+AXE = Path(__file__).parent / "vendor" / "axe.min.js"
+PAPER = (718, 1047)  # A4 at 96 dpi, without margins of 1 cm
 _FLAGS = (
     "--headless=new",
     "--no-sandbox",
@@ -87,3 +91,84 @@ def requests(driver: Any) -> list[str]:
         if message["method"] == "Network.requestWillBeSent"
     ]
     return [url for url in urls if not url.startswith(("data:", "blob:"))]
+
+
+def hover(driver: Any, plot: str, index: int) -> str:
+    """Move the mouse to a marker of the plot and read the label that appears."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    marker = driver.find_elements("css selector", f"#{plot} .scatterlayer .points path")[index]
+    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", marker)
+    move_mouse(driver, marker)
+    label = WebDriverWait(driver, 20).until(
+        lambda d: d.find_elements("css selector", f"#{plot} .hoverlayer .hovertext")
+    )[0]
+    return str(label.get_attribute("textContent"))
+
+
+def click(driver: Any) -> None:
+    """Press and let go of the mouse where it is, in the middle of what :func:`hover` found."""
+    from selenium.webdriver import ActionChains
+
+    ActionChains(driver).click().perform()
+
+
+def use_colors(driver: Any, scheme: str) -> None:
+    """Say what the reader prefers, ``"light"`` or ``"dark"``."""
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+def serious_issues(driver: Any) -> list[str]:
+    """What axe-core calls serious or critical, with the first element of each."""
+    driver.set_script_timeout(60)
+    driver.execute_script(AXE.read_text(encoding="utf-8"))
+    found = driver.execute_async_script(
+        "const done = arguments[arguments.length - 1];"
+        "const told = (v) => `${v.id}: ${v.nodes[0].target} ${v.nodes[0].failureSummary}`;"
+        "axe.run(document, {resultTypes: ['violations']}).then((found) =>"
+        "done(found.violations.map((v) => [v.impact, told(v)])))"
+    )
+    return [text for impact, text in found if impact in ("serious", "critical")]
+
+
+def cut_on_paper(driver: Any) -> list[str]:
+    """Plots and tables that are wider than a sheet, or plots that are cut by their frames."""
+    resize(driver, *PAPER)
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    driver.execute_script("dispatchEvent(new Event('beforeprint'))")
+    try:
+        found = driver.execute_script(
+            "const cut = [];"
+            "for (const one of document.querySelectorAll('.plot .main-svg, table')) {"
+            "  const {left, right, bottom} = one.getBoundingClientRect();"
+            "  const frame = one.closest('.plot')?.getBoundingClientRect();"
+            "  const isOut = frame && (right > frame.right + 1 || bottom > frame.bottom + 1);"
+            "  const name = one.closest('.plot, section').id || one.closest('section').textContent;"
+            "  if (left < 0 || right > innerWidth || isOut) cut.push(`${name} ${right} ${bottom}`);"
+            "} return cut"
+        )
+    finally:
+        driver.execute_script("dispatchEvent(new Event('afterprint'))")
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    return [str(name) for name in found]
+
+
+def pdf(driver: Any) -> bytes:
+    """The page as it would be printed on A4."""
+    about = {"paperWidth": 8.27, "paperHeight": 11.69, "printBackground": False}
+    return base64.b64decode(driver.execute_cdp_cmd("Page.printToPDF", about)["data"])
+
+
+def download(driver: Any, button: Any, folder: Path) -> Path:
+    """Click a button and wait for the file that it saves into an empty folder."""
+    where = {"behavior": "allow", "downloadPath": str(folder)}
+    driver.execute_cdp_cmd("Page.setDownloadBehavior", where)
+    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
+    button.click()
+    for _ in range(200):
+        files = [file for file in folder.iterdir() if not file.name.endswith(".crdownload")]
+        if files and files[0].stat().st_size:
+            return files[0]
+        time.sleep(0.05)
+    raise AssertionError("nothing was saved")

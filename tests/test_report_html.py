@@ -121,7 +121,7 @@ def test_names_can_not_become_code(tmp_path: Path) -> None:
     page = _page(folder, tmp_path / "report.html")
     whole = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "alert(1)" in page.text
-    assert whole.count("<script") == whole.count("</script>") == 3
+    assert whole.count("<script") == whole.count("</script>") == 4
     assert EVIL not in whole
     assert page.data["layers"][0] == EVIL
     assert page.data["chosen"] == EVIL
@@ -139,7 +139,7 @@ def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
     assert "Unfinished: 1 of 6 candidates are measured." in page.text
     assert "statistics of the units are not there yet" in page.text
     assert page.data["panels"] == []
-    assert len(page.data["plots"]) == 2
+    assert len(page.data["plots"]) == 4
 
 
 def _without(line: dict[str, Any], *starts: str) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def _without(line: dict[str, Any], *starts: str) -> dict[str, Any]:
     [
         (
             ("accuracy.top1", "accuracy.neg", "accuracy.mc"),
-            ["Same answer as the original, %"] * 2,
+            ["Same answer as the original, %"] * 4,
             "No labelled data was given",
         ),
         (("accuracy",), ["Latency, candidate ÷ original"], "No labelled data was given"),
