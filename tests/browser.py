@@ -69,12 +69,17 @@ def resize(driver: Any, width: int, height: int) -> None:
 
 def move_mouse(driver: Any, element: Any) -> None:
     """Move the mouse from the corner to the middle of a visible element."""
-    script = "const r = arguments[0].getBoundingClientRect(); return [r.x, r.y, r.width, r.height]"
-    x, y, width, height = driver.execute_script(script, element)
+    x, y, width, height = _place(driver, element)
     for at_x, at_y in ((0, 0), (x + width / 2, y + height / 2)):
         driver.execute_cdp_cmd(
             "Input.dispatchMouseEvent", {"type": "mouseMoved", "x": at_x, "y": at_y}
         )
+
+
+def _place(driver: Any, element: Any) -> list[float]:
+    script = "const r = arguments[0].getBoundingClientRect(); return [r.x, r.y, r.width, r.height]"
+    place: list[float] = driver.execute_script(script, element)
+    return place
 
 
 def console(driver: Any) -> list[str]:
@@ -97,20 +102,26 @@ def hover(driver: Any, plot: str, index: int) -> str:
     """Move the mouse to a marker of the plot and read the label that appears."""
     from selenium.webdriver.support.ui import WebDriverWait
 
-    marker = driver.find_elements("css selector", f"#{plot} .scatterlayer .points path")[index]
-    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", marker)
-    move_mouse(driver, marker)
+    move_mouse(driver, _marker(driver, plot, index))
     label = WebDriverWait(driver, 20).until(
         lambda d: d.find_elements("css selector", f"#{plot} .hoverlayer .hovertext")
     )[0]
     return str(label.get_attribute("textContent"))
 
 
-def click(driver: Any) -> None:
-    """Press and let go of the mouse where it is, in the middle of what :func:`hover` found."""
-    from selenium.webdriver import ActionChains
+def click(driver: Any, plot: str, index: int) -> None:
+    """Click a marker of the plot."""
+    hover(driver, plot, index)
+    x, y, width, height = _place(driver, _marker(driver, plot, index))
+    about = {"x": x + width / 2, "y": y + height / 2, "button": "left", "clickCount": 1}
+    for kind in ("mousePressed", "mouseReleased"):
+        driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": kind, **about})
 
-    ActionChains(driver).click().perform()
+
+def _marker(driver: Any, plot: str, index: int) -> Any:
+    marker = driver.find_elements("css selector", f"#{plot} .scatterlayer .points path")[index]
+    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", marker)
+    return marker
 
 
 def use_colors(driver: Any, scheme: str) -> None:

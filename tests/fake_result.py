@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -77,10 +79,10 @@ def judgement(verdict: str = "pass", words: str = "Pass: all 2 rules hold.") -> 
     )
 
 
-def latency(arms: int = 3, *, ratio: float = RATIO, copy: float = 1.0) -> LatencyResult:
-    """Launches whose arms differ by ``ratio``, the copy by ``copy``."""
+def latency(arms: int = 3, *, ratio: float = RATIO, again: float = 1.0) -> LatencyResult:
+    """Launches whose arms differ by ``ratio``, the copy by ``again``."""
     rng = np.random.default_rng(0)
-    factors = (1.0, ratio, copy)[:arms]
+    factors = (1.0, ratio, again)[:arms]
     launches = []
     for number in range(LAUNCHES):
         biases = rng.normal(0, 0.006, arms)
@@ -101,6 +103,11 @@ def latency(arms: int = 3, *, ratio: float = RATIO, copy: float = 1.0) -> Latenc
 
 def measurement(*, pair: bool = True, **changes: Any) -> Measurement:
     """A comparison with everything measured, or a single model."""
+    return replace(copy.deepcopy(_measurement(pair)), **changes)
+
+
+@functools.cache
+def _measurement(pair: bool) -> Measurement:
     settings = replace(Settings(RunOptions(1), max_drop=0.5 if pair else None, profile=True))
     metrics = _metrics()
     if not pair:
@@ -132,7 +139,7 @@ def measurement(*, pair: bool = True, **changes: Any) -> Measurement:
         latency=None,
         verdict=verdict if pair else None,
     )
-    return replace(found.with_latency(latency(3 if pair else 1)), **changes)
+    return found.with_latency(latency(3 if pair else 1))
 
 
 def _metrics() -> dict[str, Metric]:

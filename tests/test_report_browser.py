@@ -107,8 +107,7 @@ def test_a_click_marks_the_candidate_everywhere(driver: Any, tmp_path: Path) -> 
     browser.resize(driver, 1280, 900)
     _open(driver, tmp_path)
     assert set(map(len, _marked(driver).values())) == {0}
-    browser.hover(driver, "accuracy-latency", 0)
-    browser.click(driver)
+    browser.click(driver, "accuracy-latency", 0)
     size = round(fake_run.BEFORE * fake_run.KEPT[5])
     where = {"size": size, "latency": 0.33, "memory": (9 * 0.07 + 2) / 11, "macs": size - 900}
     for name, x in where.items():
@@ -117,7 +116,7 @@ def test_a_click_marks_the_candidate_everywhere(driver: Any, tmp_path: Path) -> 
     assert "m0.7-s1.2; mean < 0.7" in driver.find_element("id", "picked").text
     ring = driver.find_element("css selector", "#accuracy-size .trace:last-child .points path")
     assert ring.rect["width"] > 20
-    browser.click(driver)
+    browser.click(driver, "accuracy-latency", 0)
     assert set(map(len, _marked(driver).values())) == {0}
     assert _pressed(driver) == []
     assert browser.console(driver) == []
