@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import replace
 from html import escape
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,8 +15,10 @@ import pytest
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.measurement import Measurement
 from onnxtrim.bench.report import metric_names, write_result_report
+from onnxtrim.bench.result_file import save_result
 from onnxtrim.bench.results import Metric
-from tests import fake_result
+from tests import fake_result, fake_run
+from tests.cli import refused, run
 from tests.page import Page, ascii_of
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
@@ -201,3 +206,51 @@ def test_damaged_details_are_refused(tmp_path: Path, details: dict[str, Any]) ->
 def test_metrics_have_names_for_people(name: str, label: str, family: str) -> None:
     assert metric_names.label(name) == label
     assert metric_names.family(name) == family
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The work folder with ``result.json``."""
+    monkeypatch.chdir(tmp_path)
+    save_result(fake_result.measurement(), tmp_path / "result.json")
+    return tmp_path
+
+
+def test_the_command_writes_the_page_beside_the_result(result: Path) -> None:
+    value = run("report", "result.json", "--json").json()
+    assert value == {"schema": "onnxtrim.report/1", "output": "result.html", "plots": []}
+    assert Page.read(result / "result.html").data["verdict"].startswith("The candidate takes 0.620")
+    assert "written: other.html" in run("report", "result.json", "-o", "other.html").err
+
+
+def test_a_policy_judges_the_result(result: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def judge(found: Measurement, policy: Any, target: str | None) -> fake_result.Judgement:
+        asked.append((found.model["path"], policy, target))
+        return fake_result.judgement("fail", "Fail: said by the policy.")
+
+    gate: Any = ModuleType("onnxtrim.bench.gate")
+    gate.judge, gate.load_policy = judge, Path.read_text
+    monkeypatch.setitem(sys.modules, "onnxtrim.bench.gate", gate)
+    Path("gate.toml").write_text("rules")
+    assert run("report", "result.json", "--policy", "gate.toml", "--target", "phone").code == 0
+    assert asked == [("models/small.onnx", "rules", "phone")]
+    assert Page.read(result / "result.html").data["verdict"] == "Fail: said by the policy."
+
+
+def test_the_command_refuses_what_does_not_fit(result: Path) -> None:
+    fake_run.write_run(result / "run")
+    refused("report", "run", "--policy", "gate.toml", says="--policy judges a result, and run")
+    refused("report", "result.json", "--plots", "p", says="save the plots of a result from its")
+    refused("report", "result.json", "--target", "phone", says="--target needs --policy")
+    refused("report", "result.json", "-o", "result.json", says="the output is the input")
+    refused("report", "result.json", "-o", "result.npz", says="the output is the input")
+    value = json.loads(Path("result.json").read_text())
+    del value["details"]["profile"]["layers"]
+    Path("result.json").write_text(json.dumps(value))
+    refused("report", "result.json", says="details of the result are damaged")
+    assert not Path("result.html").exists()

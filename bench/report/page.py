@@ -29,10 +29,10 @@ def write_report(run: Run, path: str | os.PathLike[str]) -> None:
 def page_data(run: Run, shown: Overview, model: Graph | None = None) -> dict[str, Any]:
     """What the plots are drawn from.
 
-    ``verdict``: the sentence at the top. ``plots``: per trade-off the axes, the budget, the points
-    (``x`` and ``y`` as value, low, high) and dots without a name. ``panels``: per statistic the bin
-    edges, the layers' shares and the thresholds. ``candidates``: the hover text of each, as lines.
-    ``graph``: the picture of the model.
+    ``verdict``: the sentence at the top. ``plots``: per trade-off the axes, the budget, whether
+    intervals are drawn, the points (``x`` and ``y`` as value, low, high) and dots without a name.
+    ``panels``: per statistic the bin edges, the layers' shares and the thresholds. ``candidates``:
+    the hover text of each, as lines. ``graph``: the picture of the model.
     """
     marked = run.candidate(shown.chosen) if shown.chosen else None
     return {
@@ -63,6 +63,7 @@ def _plot(plot: trade_off.Plot) -> dict[str, Any]:
         "x": {"title": plot.x.title, "counts": plot.x.measure in ("parameters", "macs")},
         "y": {"title": plot.y.title},
         "budget": plot.budget,
+        "bars": len(plot.points) <= trade_off.CROWDED,
         "series": [{"name": s.name, "x": s.x, "y": s.y} for s in plot.series],
         "points": [
             {

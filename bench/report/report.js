@@ -13,7 +13,6 @@
   };
   const DASHES = ["solid", "dash", "dot", "dashdot"];
   const LAYERS_SHOWN = 8;
-  const BARS = 60; // beaten points that still have their intervals drawn
   const ZOOM = 4; // budgets below zero that the zoomed view shows
   let zoomed = false;
   let picked = null; // a candidate's id
@@ -27,12 +26,12 @@
     };
   }
 
-  function roleTrace(role, points) {
+  function roleTrace(role, points, hasBars) {
     const look = ROLES[role];
     return {
       type: "scatter", mode: "markers", name: look.name, opacity: look.dim,
       x: points.map((p) => p.x[0]), y: points.map((p) => p.y[0]),
-      ...(role === "dominated" && points.length > BARS ? {} : {
+      ...(hasBars && {
         error_x: { ...bars(points, "x"), color: color(role) },
         error_y: { ...bars(points, "y"), color: color(role) },
       }),
@@ -76,7 +75,7 @@
     }
     for (const role of Object.keys(ROLES)) {
       const points = plot.points.filter((p) => p.role === role);
-      if (points.length) traces.push(roleTrace(role, points));
+      if (points.length) traces.push(roleTrace(role, points, plot.bars || role === "chosen"));
     }
     traces.push(ring(plot));
     // A frontier rises to the right, so the place above and left of a point is free.

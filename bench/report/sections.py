@@ -86,9 +86,10 @@ def _trade_off_lead(run: Run, shown: Overview) -> str:
     plots = shown.plots
     if not plots:
         return "Neither accuracy nor latency was measured, so there is nothing to draw."
+    bars = any(len(plot.points) <= trade_off.CROWDED for plot in plots)
     told = [
-        "Each point is a candidate; its bars are 95% intervals. Hover for its numbers; click it to"
-        " mark it in every plot and in the table."
+        f"Each point is a candidate{'; its bars are 95% intervals' * bars}. Hover for its numbers"
+        f"{'' if bars else ' and intervals'}; click it to mark it in every plot and in the table."
     ]
     if plots[0].budget is not None:
         told.append(

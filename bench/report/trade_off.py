@@ -15,6 +15,9 @@ T = TypeVar("T")
 MOST = 400
 """Candidates that plots and table name; the page of ten thousand would be too large to open."""
 
+CROWDED = 60
+"""Points of a plot from which their intervals would hide them."""
+
 _DOTS = 1000  # of the others in a plot, no two of them on one another
 
 
