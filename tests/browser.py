@@ -146,6 +146,7 @@ def serious_issues(driver: Any) -> list[str]:
 def cut_on_paper(driver: Any) -> list[str]:
     """Plots and tables that are wider than a sheet, or plots that are cut by their frames."""
     resize(driver, *PAPER)
+    driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     driver.execute_script("dispatchEvent(new Event('beforeprint'))")
     try:
@@ -155,13 +156,15 @@ def cut_on_paper(driver: Any) -> list[str]:
             "  const {left, right, bottom} = one.getBoundingClientRect();"
             "  const frame = one.closest('.plot')?.getBoundingClientRect();"
             "  const isOut = frame && (right > frame.right + 1 || bottom > frame.bottom + 1);"
-            "  const name = one.closest('.plot, section').id || one.closest('section').textContent;"
+            "  const name = one.closest('.plot')?.id ?? one.textContent.slice(0, 40);"
+            "  if (!one.checkVisibility()) continue;"
             "  if (left < 0 || right > innerWidth || isOut) cut.push(`${name} ${right} ${bottom}`);"
             "} return cut"
         )
     finally:
         driver.execute_script("dispatchEvent(new Event('afterprint'))")
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": False})
     return [str(name) for name in found]
 
 

@@ -48,7 +48,7 @@ const onnxtrimPlots = (() => {
   };
   // On paper nothing may depend on a second pass, which comes too late: all sizes are fixed.
   const PAPER = {
-    autosize: false, width: 680, height: 300, margin: { l: 64, r: 200, t: 12, b: 52, autoexpand: false },
+    autosize: false, width: 640, height: 300, margin: { l: 64, r: 190, t: 12, b: 52, autoexpand: false },
     legend: { orientation: "v", x: 1.02, y: 1 },
   };
   const FILE = { width: 960, height: 540 };
@@ -88,7 +88,8 @@ const onnxtrimPlots = (() => {
   // which gives traces and layout, and perhaps functions that tell its layout on `paper` and the size
   // of its `file`.
   function start(items) {
-    const draw = (onPaper = false) => {
+    let onPaper = false;
+    const draw = () => {
       for (const item of items) {
         const [traces, look] = item.make();
         const size = onPaper ? { ...PAPER, ...item.paper?.() } : {};
@@ -98,16 +99,16 @@ const onnxtrimPlots = (() => {
     };
     draw();
     items.forEach(addButtons);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw());
-    matchMedia("(max-width: 640px)").addEventListener("change", () => draw());
-    addEventListener("beforeprint", () => {
-      root.classList.add("print");
-      draw(true);
-    });
-    addEventListener("afterprint", () => {
-      root.classList.remove("print");
-      draw();
-    });
+    for (const query of ["(prefers-color-scheme: dark)", "(max-width: 640px)"]) {
+      matchMedia(query).addEventListener("change", draw);
+    }
+    for (const event of ["beforeprint", "afterprint"]) {
+      addEventListener(event, () => {
+        onPaper = event === "beforeprint";
+        root.classList.toggle("print", onPaper);
+        draw();
+      });
+    }
     return draw;
   }
 

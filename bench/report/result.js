@@ -9,6 +9,8 @@
     open: { name: "no difference shown", symbol: "circle-open", color: "soft" },
     copy: { name: "original against itself (99%)", symbol: "diamond-open", color: "original" },
   };
+  // In the whole width, not in that between labels and numbers.
+  const LEGEND = { orientation: "h", xref: "container", yref: "container", x: 0.02, y: 1, yanchor: "top", bgcolor: "rgba(0,0,0,0)" };
   const WIDE = [1, 1.5, 2, 3, 4, 5, 6, 8], WIDER = [1, 2, 5];
 
   // --- forest -------------------------------------------------------------------------------
@@ -17,7 +19,7 @@
   const at = (index) => rows.length - 1 - index;
   const log = Math.log10;
   const rowHeight = () => (narrow() ? 48 : 30);
-  const height = () => rows.length * rowHeight() + 110;
+  const height = () => rows.length * rowHeight() + (narrow() ? 145 : 105);
 
   function ticks(low, high) {
     const found = [];
@@ -79,9 +81,9 @@
     });
     const shown = Object.keys(ROLES).filter((role) => rows.some((row) => row.role === role));
     return [[...shown.map(roleTrace), limitTrace()], layout({
-      height: height(),
-      margin: narrow() ? { l: 12, r: 12, t: 8, b: 48 } : { l: 56, r: 190, t: 8, b: 48 },
-      xaxis: { range: [low, high], tickvals: marks.map(log), ticktext: marks.map(String), title: { text: "Candidate ÷ original" }, zeroline: true, zerolinewidth: 1.5, zerolinecolor: color("original") },
+      height: height(), legend: LEGEND,
+      margin: narrow() ? { l: 12, r: 12, t: 90, b: 48 } : { l: 56, r: 190, t: 50, b: 48 },
+      xaxis: { range: [low, high], tickvals: marks.map(log), ticktext: marks.map(String), tickangle: 0, title: { text: "Candidate ÷ original" }, zeroline: true, zerolinewidth: 1.5, zerolinecolor: color("original") },
       yaxis: {
         range: [-0.7, rows.length - 0.2], tickvals: rows.map((_, index) => at(index)), ticks: "", fixedrange: true, zeroline: false,
         ticktext: rows.map((row) => plain(row.label)), showticklabels: !narrow(),
@@ -125,8 +127,8 @@
     items.push({
       id: data.forest.id, title: "Ratios to the original", make: forest,
       paper: () => ({
-        height: height(), margin: { l: narrow() ? 20 : 240, r: 170, t: 50, b: 48, autoexpand: false },
-        legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
+        height: height() + 40, margin: { l: narrow() ? 20 : 240, r: 140, t: 90, b: 48, autoexpand: false },
+        font: { size: 11 }, legend: LEGEND,
       }),
       file: () => ({ height: height() }),
     });
