@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -70,7 +71,7 @@ def limits_of(found: Measurement, judgement: Judgement | None) -> dict[str, dict
     if asked is not None:
         limits[P50] = {float(asked): f"\N{LESS-THAN OR EQUAL TO} {asked:g}"}
     for rule in () if judgement is None else judgement.rules:
-        if rule.bound is not None and rule.unit == "ratio" and rule.bound > _FINEST:
+        if rule.bound is not None and rule.unit == "ratio" and _FINEST < rule.bound < math.inf:
             limits.setdefault(rule.metric, {})[rule.bound] = rule.limit
     return limits
 

@@ -8,8 +8,8 @@ const onnxtrimPlots = (() => {
   const plain = (text) =>
     text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
   // The ends of a name tell more than its middle.
-  const short = (text) =>
-    plain(text.length <= 26 ? text : `${text.slice(0, 12)}…${text.slice(-13)}`);
+  const short = (text, most = 26) =>
+    plain(text.length <= most ? text : `${text.slice(0, most / 2 - 1)}…${text.slice(-most / 2)}`);
   // Lines of a hover text, the first one bold.
   const hover = (lines) => {
     const [first, ...rest] = lines.filter((line) => line).map(plain);

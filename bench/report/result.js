@@ -1,7 +1,7 @@
 "use strict";
 // The plots of a result: all ratios to the original, and the launches.
 (() => {
-  const { data, color, plain, hover, narrow, layout, start } = onnxtrimPlots;
+  const { data, color, plain, short, hover, narrow, layout, start } = onnxtrimPlots;
   // Shape and colour both tell the roles apart; only what was shown to differ is filled.
   const ROLES = {
     better: { name: "better", symbol: "circle", color: "frontier" },
@@ -9,6 +9,7 @@
     open: { name: "no difference shown", symbol: "circle-open", color: "soft" },
     copy: { name: "original against itself (99%)", symbol: "diamond-open", color: "original" },
   };
+  const LABEL = 42; // characters
   // In the whole width, not in that between labels and numbers.
   const LEGEND = { orientation: "h", xref: "container", yref: "container", x: 0.02, y: 1, yanchor: "top", bgcolor: "rgba(0,0,0,0)" };
   const WIDE = [1, 1.5, 2, 3, 4, 5, 6, 8], WIDER = [1, 2, 5];
@@ -53,7 +54,7 @@
         type: "data", symmetric: false, thickness: 2, width: 4, color: color(look.color),
         array: of.map((row) => log(row.x[2] / row.x[0])), arrayminus: of.map((row) => log(row.x[0] / row.x[1])),
       },
-      marker: { symbol: look.symbol, size: 10, color: color(look.color), line: { width: 2 } },
+      marker: { symbol: look.symbol, size: 10, color: color(look.color), line: { width: 2, color: color(look.color) } },
       hovertext: of.map((row) => hover(row.lines)), hovertemplate: "%{hovertext}<extra></extra>",
     };
   }
@@ -62,7 +63,7 @@
     const of = rows.flatMap((row, index) => row.limits.map(([bound, text]) => ({ bound, text, row, y: at(index) })));
     return {
       type: "scatter", mode: "markers", name: "limit", x: of.map((one) => log(one.bound)), y: of.map((one) => one.y),
-      marker: { symbol: "line-ns-open", size: 20, color: color("budget"), line: { width: 3 } },
+      marker: { symbol: "line-ns-open", size: 20, color: color("budget"), line: { width: 3, color: color("budget") } },
       hovertext: of.map((one) => hover([`limit ${one.text}`, one.row.label])), hovertemplate: "%{hovertext}<extra></extra>",
     };
   }
@@ -75,7 +76,7 @@
       const value = { ...told, y: at(index), text: plain(narrow() ? row.told.split(" [")[0] : row.told) };
       if (!narrow()) return [{ ...value, x: 1, xanchor: "left", xshift: 10 }];
       return [
-        { ...told, y: at(index), yshift: 16, x: 0, xanchor: "left", text: plain(row.label), font: { color: color("text"), size: 11 } },
+        { ...told, y: at(index), yshift: 16, x: 0, xanchor: "left", text: short(row.label, LABEL), font: { color: color("text"), size: 11 } },
         { ...value, yshift: 16, x: 1, xanchor: "right", bgcolor: color("veil"), font: { color: color("text"), size: 11 } },
       ];
     });
@@ -86,7 +87,7 @@
       xaxis: { range: [low, high], tickvals: marks.map(log), ticktext: marks.map(String), tickangle: 0, title: { text: "Candidate ÷ original" }, zeroline: true, zerolinewidth: 1.5, zerolinecolor: color("original") },
       yaxis: {
         range: [-0.7, rows.length - 0.2], tickvals: rows.map((_, index) => at(index)), ticks: "", fixedrange: true, zeroline: false,
-        ticktext: rows.map((row) => plain(row.label)), showticklabels: !narrow(),
+        ticktext: rows.map((row) => short(row.label, LABEL)), showticklabels: !narrow(),
       },
       annotations,
     })];
@@ -99,7 +100,7 @@
     const what = pair ? "candidate ÷ original" : "ms";
     const series = (list, name, symbol, of) => ({
       type: "scatter", mode: "markers", name, x: list.map((_, index) => index + 1), y: list,
-      marker: { symbol, size: 10, color: color(of), line: { width: 2 } },
+      marker: { symbol, size: 10, color: color(of), line: { width: 2, color: color(of) } },
       hovertemplate: `launch %{x}: %{y:.4g} ${what}<extra></extra>`,
     });
     const traces = [series(values, pair ? "candidate" : "model", "circle", "frontier")];

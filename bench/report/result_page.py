@@ -32,7 +32,7 @@ def write_result_report(
     try:
         texts = result_sections.texts(found, judgement, rows)
         data = result_data(found, judgement)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise InputError(
             f"the details of the result are damaged ({type(error).__name__}: {error});"
             " measure again"
