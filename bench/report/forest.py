@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from onnxtrim.bench.measurement import Measurement
-from onnxtrim.bench.report import metric_names, words
+from onnxtrim.bench.report import metric_names, shell, words
 from onnxtrim.bench.report.judgement import Judgement
 from onnxtrim.bench.results import Metric
 
@@ -83,7 +83,7 @@ def to_json(row: Row) -> Mapping[str, object]:
         "name": row.name,
         "label": row.label,
         "role": row.role,
-        "x": [float(f"{number:.6g}") for number in numbers],
+        "x": [shell.short(number) for number in numbers],
         "limits": [[bound, text] for bound, text in row.limits],
         "told": words.with_interval(row.metric, 3),
         "lines": row.lines,

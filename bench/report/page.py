@@ -47,7 +47,7 @@ def page_data(run: Run, shown: Overview, model: Graph | None = None) -> dict[str
             {
                 "name": panel.name,
                 "title": panel.title,
-                "edges": [float(f"{edge:.6g}") for edge in panel.edges],
+                "edges": [shell.short(edge) for edge in panel.edges],
                 "shares": [[round(float(x), 5) for x in share] for share in panel.shares],
                 "thresholds": list(panel.thresholds),
             }
@@ -70,14 +70,10 @@ def _plot(plot: trade_off.Plot) -> dict[str, Any]:
                 "id": point.id,
                 "role": point.role,
                 "best": point.best,
-                "x": [_short(x) for x in (point.x.value, point.x.low, point.x.high)],
-                "y": [_short(y) for y in (point.y.value, point.y.low, point.y.high)],
+                "x": [shell.short(x, 8) for x in (point.x.value, point.x.low, point.x.high)],
+                "y": [shell.short(y, 8) for y in (point.y.value, point.y.low, point.y.high)],
             }
             for point in plot.points
         ],
-        "dots": [[float(f"{place:.4g}") for place in line] for line in zip(*plot.dots)],
+        "dots": [[shell.short(place, 4) for place in line] for line in zip(*plot.dots)],
     }
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.8g}")

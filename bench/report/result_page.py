@@ -73,12 +73,8 @@ def _launches(found: Measurement, judgement: Judgement | None) -> dict[str, Any]
     return {
         "id": result_sections.LAUNCHES,
         "pair": pair,
-        "values": [_short(math.exp(log)) for log in values],
-        "copies": [_short(math.exp(log)) for log in copies],
-        "interval": [_short(number) for number in (metric.value, metric.low, metric.high)],
+        "values": [shell.short(math.exp(log)) for log in values],
+        "copies": [shell.short(math.exp(log)) for log in copies],
+        "interval": [shell.short(number) for number in (metric.value, metric.low, metric.high)],
         "limits": [[bound, text] for bound, text in limits.items()],
     }
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.6g}")

@@ -65,6 +65,11 @@ def embed(value: Any) -> str:
     return text
 
 
+def short(value: float, figures: int = 6) -> float:
+    """A number with so many figures, which takes less room."""
+    return float(f"{value:.{figures}g}")
+
+
 def _policy(scripts: Sequence[str]) -> str:
     """The content security policy; the plotting library writes style attributes."""
     hashes = " ".join(
