@@ -88,6 +88,7 @@ def test_a_worse_candidate_and_the_limit_of_the_measurement(tmp_path: Path) -> N
     page = _page(found, tmp_path)
     row = next(row for row in page.data["forest"]["rows"] if row["name"] == "latency.p50.ratio")
     assert row["role"] == "worse"
+    assert page.data["verdict"].endswith(" It is slower.")
     assert row["limits"] == [[1.02, "\N{LESS-THAN OR EQUAL TO} 1.02"]]
     assert page.data["launches"]["limits"] == row["limits"]
     assert "Asked of the measurement: fail: latency ratio" in page.text

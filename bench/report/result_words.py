@@ -32,6 +32,9 @@ def sentence(found: Measurement) -> str:
     told = f"The candidate {_joined(parts)}"
     delta = metrics.get("accuracy.top1.delta")
     told += _of(delta, "; its top-1 accuracy changes by {}", " points") + "."
+    latency = metrics.get("latency.p50.ratio")
+    if latency is not None and latency.high >= 1:
+        told += " It is slower." if latency.low > 1 else " It was not shown to be faster."
     if is_untrustworthy(found):
         told += " The original differed from itself meanwhile, so its times can't be trusted."
     return told
