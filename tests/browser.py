@@ -158,7 +158,7 @@ def cut_on_paper(driver: Any) -> list[str]:
             "  const isOut = frame && (right > frame.right + 1 || bottom > frame.bottom + 1);"
             "  const name = one.closest('.plot')?.id ?? one.textContent.slice(0, 40);"
             "  if (!one.checkVisibility()) continue;"
-            "  if (left < 0 || right > innerWidth + 1 || isOut) cut.push(`${name} ${right} ${bottom}`);"
+            "  if (left < 0 || right > innerWidth + 1 || isOut) cut.push(`${name} ${right}`);"
             "} return cut"
         )
     finally:

@@ -105,7 +105,8 @@ def widths_section(chosen: Candidate, stayed: Sequence[str]) -> str:
     heads = "".join(f'<th scope="col">{t}</th>' for t in ("Group", "Before", "After", "Kept"))
     why = '<th scope="col" class="names">Why it stayed as it was</th>' if told else ""
     table = (
-        f'<table class="widths"><caption>Units per group in {escape(chosen.id)}.</caption>'
+        f'<table class="widths{" told" * told}"><caption>Units per group in '
+        f"{escape(chosen.id)}.</caption>"
         f'<thead><tr>{heads}<td class="bar"></td>{why}</tr></thead><tbody>{rows}</tbody></table>'
     )
     title = "Widths of the chosen candidate"
