@@ -40,7 +40,7 @@ def test_the_result_is_said_first(tmp_path: Path) -> None:
     text = ascii_of(page.text)
     assert wanted in text
     assert text.index(wanted) < text.index("All metrics")
-    assert "Asked of the measurement: inconclusive: the difference in accuracy lies in" in text
+    assert "Asked of the measurement: ? inconclusive: the difference in accuracy lies in" in text
     assert "memory of the model still grows" in text
     assert (tmp_path / "result.html").stat().st_size < 2_000_000
 
@@ -91,7 +91,7 @@ def test_a_worse_candidate_and_the_limit_of_the_measurement(tmp_path: Path) -> N
     assert page.data["verdict"].endswith(" It is slower.")
     assert row["limits"] == [[1.02, "\N{LESS-THAN OR EQUAL TO} 1.02"]]
     assert page.data["launches"]["limits"] == row["limits"]
-    assert "Asked of the measurement: fail: latency ratio" in page.text
+    assert "Asked of the measurement: \N{MULTIPLICATION X} fail: latency ratio" in page.text
     assert "Real inputs: they were random numbers" in page.text
 
 

@@ -31,7 +31,7 @@ def texts(found: Measurement, judgement: Judgement | None, rows: Sequence[Row]) 
         "kicker": "onnxtrim result report",
         "heading": escape(heading),
         "verdict": _verdict(found, judgement),
-        "notices": parts.notices(_claims(found)),
+        "notices": _claims(found),
         "figures": parts.cards(_cards(found), "The main figures"),
         "rules": _rules(judgement),
         "warnings": parts.section(
@@ -65,10 +65,18 @@ def _verdict(found: Measurement, judgement: Judgement | None) -> str:
     )
 
 
-def _claims(found: Measurement) -> list[str]:
+def _claims(found: Measurement) -> str:
     """What the measurement itself was asked to decide."""
-    claims = [found.latency_verdict, found.verdict]
-    return [f"Asked of the measurement: {claim.words()}." for claim in claims if claim is not None]
+    claims = []
+    if (latency := found.latency_verdict) is not None:
+        claims.append((latency.verdict, latency.words()))
+    if found.verdict is not None:
+        claims.append((found.verdict.answer, found.verdict.words()))
+    return "".join(
+        f'<p class="claim">Asked of the measurement: {parts.mark(answer)}'
+        f"{escape(said.removeprefix(answer))}</p>"
+        for answer, said in claims
+    )
 
 
 def _cards(found: Measurement) -> list[tuple[str, str, str]]:

@@ -23,7 +23,7 @@ _REASONS = {
 
 
 def rules(judgement: Judgement) -> str:
-    """Every rule with its verdict, those that matter most first as the policy has them."""
+    """Every rule with its verdict, in the order of the policy."""
     rows = []
     for rule in judgement.rules:
         number = words.with_interval(measured(rule), 3)
@@ -34,7 +34,7 @@ def rules(judgement: Judgement) -> str:
             f'<td class="names">{escape(rule.told)}</td></tr>'
         )
     heads = ("Verdict.", "Rule.", "Limit", "Measured", "Level.", "In words*")
-    return _table("Rules of the policy", heads, rows, "Only rules of level error decide.")
+    return _table("Rules of the policy", heads, rows, "What came of every rule; intervals in brackets.")
 
 
 def metrics(found: Measurement) -> str:
