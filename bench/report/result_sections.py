@@ -150,20 +150,17 @@ def _accuracy(found: Measurement) -> str:
         return ""
     told = []
     if delta := found.metrics.get("accuracy.top1.delta"):
-        told.append(
-            f"Top-1 accuracy changed by {words.plain(delta)} points "
-            f"{words.interval(delta)}.".replace(" .", ".")
-        )
+        change = f"{words.plain(delta)} points {words.interval(delta)}".rstrip()
+        told.append(f"Top-1 accuracy changed by {change}.")
     if "accuracy.top1" in found.metrics:
         losses, gains = (words.count(int(about[key])) for key in ("losses", "gains"))
         told.append(f"{losses} answers are newly wrong, {gains} newly right (flips).")
     if agreement := found.metrics.get("accuracy.agreement"):
         told.append(f"{words.with_interval(agreement)} of the samples get the same class.")
-    if about["relative_error"] is not None:
-        error = words.significant(float(about["relative_error"]))
-        told.append(f"The outputs differ by {error} of their size.")
+    if (error := about.get("relative_error")) is not None:
+        told.append(f"The outputs differ by {words.significant(float(error))} of their size.")
     told.append(f"Over {words.count(int(about['samples']))} samples.")
-    table = result_tables.classes(about["classes"])
+    table = result_tables.classes(about.get("classes", []))
     lead = " ".join(told)
     if not table:
         return parts.section("classes", "Accuracy", f'<p class="lead">{escape(lead)}</p>')

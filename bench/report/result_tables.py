@@ -34,7 +34,9 @@ def rules(judgement: Judgement) -> str:
             f'<td class="names">{escape(rule.told)}</td></tr>'
         )
     heads = ("Verdict.", "Rule.", "Limit", "Measured", "Level.", "In words*")
-    return _table("Rules of the policy", heads, rows, "What came of every rule; intervals in brackets.")
+    return _table(
+        "Rules of the policy", heads, rows, "What came of every rule; intervals in brackets."
+    )
 
 
 def metrics(found: Measurement) -> str:
