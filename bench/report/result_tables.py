@@ -43,8 +43,8 @@ def metrics(found: Measurement) -> str:
     """All metrics, family by family; in a comparison original, candidate and what changed."""
     names = list(dict.fromkeys(map(metric_names.base, metric_names.in_order(found.metrics))))
     pair = found.original is not None
-    heads = ("Metric", "Original", "Candidate", "Ratio or difference")
-    heads = heads if pair else ("Metric", "Value")
+    values = ("Original", "Candidate", "Ratio or difference") if pair else ("Value",)
+    heads = ("Metric", *values)
     rows, before = [], ""
     for name in names:
         family = metric_names.family(name)
@@ -98,18 +98,9 @@ def layers(profile: Mapping[str, Any]) -> str:
     note = "Shares of the time in kernels, most expensive in the original first."
     if more > 0:
         note += f" {words.count(more)} more layers are in the JSON."
-    heads = ("Layer", "Share", "Channels")
-    if pair:
-        heads = (
-            "Layer",
-            "Original",
-            "Candidate",
-            "Time ratio",
-            "MACs ratio",
-            "Channels",
-            "Not faster because*",
-        )
-    return _table("Time by layer", heads, rows, note)
+    ratios = ("Original", "Candidate", "Time ratio", "MACs ratio")
+    heads = (*ratios, "Channels", "Not faster because*") if pair else ("Share", "Channels")
+    return _table("Time by layer", ("Layer", *heads), rows, note)
 
 
 def _shares(layer: Mapping[str, Any], pair: bool) -> list[float]:
@@ -172,8 +163,9 @@ def classes(found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _delta(delta: Mapping[str, Any]) -> str:
-    ends = (delta.get(end, delta["value"]) for end in ("low", "high"))
-    return words.with_interval(Metric(float(delta["value"]), *map(float, ends), "points"))
+    value = float(delta["value"])
+    low, high = (float(delta.get(end, value)) for end in ("low", "high"))
+    return words.with_interval(Metric(value, low, high, "points"))
 
 
 def _diverging(delta: Mapping[str, Any], most: float) -> str:

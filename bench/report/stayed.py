@@ -34,8 +34,8 @@ def _reason(
 ) -> str:
     if group.before == 1:
         return "it has one unit, which stays"
-    limits = [settings.get(key) for key in ("mean_below", "std_below")]
-    if not all(isinstance(limit, (int, float)) for limit in limits):
+    most_mean, most_std = (settings.get(key) for key in ("mean_below", "std_below"))
+    if not (isinstance(most_mean, (int, float)) and isinstance(most_std, (int, float))):
         if "baseline" in settings:
             return f"{settings['baseline']} ranks units of other groups lower"
         return "units of other groups cost the outputs less" if "remove" in settings else ""
@@ -45,7 +45,7 @@ def _reason(
     below = np.ones(group.before, np.bool_)
     for layer in fitting:
         mean = np.abs(layer.mean) if absolute else layer.mean
-        below &= (mean < limits[0]) & (layer.std < limits[1])
+        below &= (mean < most_mean) & (layer.std < most_std)
     count = int(below.sum())
     if count:
         units = "unit is" if count == 1 else "units are"

@@ -59,24 +59,24 @@ def command(
     if source.is_file() or source.suffix == ".json":
         if plots is not None:
             raise InputError("--plots are of a sweep; save the plots of a result from its page")
-        page, files = _result(source, output, policy, target), []
+        written = [_result(source, output, policy, target)]
     else:
         if policy is not None:
             raise InputError(f"--policy judges a result, and {source} is not one")
-        page, files = _sweep(source, output, plots)
+        written = _sweep(source, output, plots)
+    page, *files = map(str, written)
     if as_json:
-        told = [str(path) for path in files]
-        print_json({"schema": "onnxtrim.report/1", "output": str(page), "plots": told})
-    say(f"written: {', '.join(str(path) for path in (page, *files))}")
+        print_json({"schema": "onnxtrim.report/1", "output": page, "plots": files})
+    say(f"written: {', '.join((page, *files))}")
 
 
-def _sweep(folder: Path, output: Path | None, plots: Path | None) -> tuple[Path, list[Path]]:
+def _sweep(folder: Path, output: Path | None, plots: Path | None) -> list[Path]:
     loaded = load_run(folder)
     page = output or folder / "report.html"
     check_output(page, *(file for file in folder.rglob("*") if file.suffix != ".html"))
     files = [] if plots is None else write_plots(loaded, plots)
     write_report(loaded, page)
-    return page, files
+    return [page, *files]
 
 
 def _result(file: Path, output: Path | None, policy: Path | None, target: str | None) -> Path:
