@@ -190,11 +190,13 @@ def frontier(
             rows.append((*(m.value for m in costs if m), *(-m.value for m in gains if m)))
     table = np.asarray(rows, dtype=np.float64).reshape(len(rows), len(smaller) + len(larger))
     best = np.zeros(len(rows), dtype=bool)
-    front = np.empty_like(table)
+    front, count = np.empty_like(table), 0
     for place in np.lexsort(table.T[::-1]):  # only an earlier row can dominate a later one
-        row, known = table[place], front[: best.sum()]
-        if not np.any(np.all(known <= row, axis=1) & np.any(known < row, axis=1)):
-            front[len(known)], best[place] = row, True
+        row, known = table[place], front[:count]
+        # Equal rows lie side by side.
+        if not (known <= row).all(axis=1).any() or (known[-1] == row).all():
+            front[count], best[place] = row, True
+            count += 1
     return [name for name, kept in zip(ids, best) if kept]
 
 

@@ -149,6 +149,24 @@ def write_run(
     return folder
 
 
+def many(count: int) -> list[dict[str, Any]]:
+    """Lines of so many candidates, scattered below a curve."""
+    rng = np.random.default_rng(5)
+    lines = []
+    for number, (kept, luck) in enumerate(rng.random((count, 2)).tolist()):
+        line = candidate(0, id=f"b{number}", settings={"remove": 1 - kept}, removed=1 - kept)
+        drop = -3 * (1 - kept) ** 3 - 2 * luck**2
+        line["parameters"] = {"before": BEFORE, "after": round(BEFORE * kept)}
+        line["macs"] = {"before": BEFORE, "after": round(BEFORE * kept * (1 + luck / 9))}
+        line["metrics"] |= {
+            "latency.p50.ratio": metric(0.1 + 0.9 * kept + 0.05 * luck, 0.015, "ratio"),
+            "memory.run_peak.ratio": metric(0.2 + 0.8 * kept + 0.02 * luck, 0, "ratio"),
+            "accuracy.top1.delta": metric(drop, 0.2, "points"),
+        }
+        lines.append(line)
+    return lines
+
+
 def graph(more: int = 0) -> dict[str, Any]:
     """The ``graph.json`` of the same network; ``more`` makes it longer by so many blocks."""
     names = [*WIDTHS, "fc4", *(f"/model/layers.{number}/fc" for number in range(more))]

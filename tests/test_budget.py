@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import onnxtrim
 from onnxtrim.bench.data import DataSource
-from onnxtrim.bench.report.trade_off import trade_offs
+from onnxtrim.bench.report.trade_off import overview
 from onnxtrim.bench.run_folder import load_run
 from onnxtrim.bench.session import RunOptions, open_session
 from onnxtrim.export.model_io import model_bytes
@@ -486,7 +486,7 @@ def test_a_sweep_with_baselines(here: Path) -> None:
     assert [item["id"] for item in value["candidates"]] == ids
     error = {item["id"]: item["divergence"] for item in value["candidates"]}
     assert error["r60"] < min(error["r60-magnitude"], error["r60-random"])
-    series = trade_offs(load_run(here / "run"))[0].series
+    series = overview(load_run(here / "run")).plots[0].series
     assert [line.name for line in series] == [
         "budgets",
         "magnitude, no repair",

@@ -228,7 +228,7 @@ def test_report(swept: Path, tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert "m0.4-s0.6" in text
     assert sorted(value["plots"]) == sorted(str(path) for path in plots.iterdir())
-    assert len(value["plots"]) == 3
+    assert len(value["plots"]) == 4  # memory was not measured
     for path in plots.iterdir():
         assert path.read_bytes().startswith(b"\x89PNG")
 

@@ -137,7 +137,8 @@ def test_folders_that_hold_no_sweep(here: Path) -> None:
     for name, says in (
         ("absent", "no such folder; give the folder that 'onnxtrim sweep -o' wrote"),
         ("void", "has no sweep.json"),
-        ("model.onnx", "no such folder"),
+        ("model.onnx", "is not JSON"),
+        ("absent.json", "can't be read"),
     ):
         refuse(here, ("report", "RUN"), says, RUN=name)
 
@@ -226,7 +227,8 @@ DATA = ("--data", "calib.npz")
         (("bench", *MODEL, "--shape", "x=1x7"), "shape 1x7 does not fit batchx6"),
         (("compare", *MODEL), "give ORIGINAL and CANDIDATE"),
         (("export", "a:b", "-o", "o.onnx"), "Missing option '--input'"),
-        (("report",), "Missing argument 'RUN'"),
+        (("report",), "Missing argument 'RUN|RESULT'"),
+        (("report", "run", "--target", "phone"), "--target needs --policy"),
     ],
 )
 def test_usage(here: Path, command: tuple[str, ...], says: str) -> None:

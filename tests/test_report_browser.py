@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from onnxtrim.bench.run_folder import load_run
 from tests import browser, fake_run
 
 EVIL = "<b>b</b><img src=x onerror=alert(1)></script><script>alert(1)</script>"
-PLOTS = ("accuracy-size", "accuracy-latency", "units-mean", "units-std")
+TRADE_OFFS = ("accuracy-size", "accuracy-latency", "accuracy-memory", "accuracy-macs")
+PLOTS = (*TRADE_OFFS, "units-mean", "units-std")
 
 
 @pytest.fixture(scope="module")
@@ -35,19 +37,6 @@ def _open(driver: Any, tmp_path: Path, graph: dict[str, Any] | None = None, **li
     return page.as_uri()
 
 
-def _hover(driver: Any, plot: str, index: int) -> str:
-    """Move the mouse to a marker of the plot and read the label that appears."""
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    marker = driver.find_elements("css selector", f"#{plot} .scatterlayer .points path")[index]
-    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", marker)
-    browser.move_mouse(driver, marker)
-    label = WebDriverWait(driver, 20).until(
-        lambda d: d.find_elements("css selector", f"#{plot} .hoverlayer .hovertext")
-    )[0]
-    return str(label.get_attribute("textContent"))
-
-
 def _check_plots(driver: Any, width: int) -> None:
     for name in PLOTS:
         drawn = driver.find_element("css selector", f"#{name} .main-svg").rect
@@ -65,9 +54,9 @@ def test_plots_and_hover_without_a_network(
     browser.resize(driver, width, height)
     address = _open(driver, tmp_path)
     _check_plots(driver, width)
-    for plot in ("accuracy-size", "accuracy-latency"):
-        label = _hover(driver, plot, 0)  # the first trace holds the beaten, or the frontier
-        wanted = "m0.1-s0.4" if plot == "accuracy-size" else "m0.7-s1.2"
+    for plot in TRADE_OFFS:
+        label = browser.hover(driver, plot, 0)  # the first trace holds the beaten, or the frontier
+        wanted = "m0.7-s1.2" if plot == "accuracy-latency" else "m0.1-s0.4"
         assert wanted in label
         assert "parameters:" in label
     assert browser.console(driver) == []
@@ -78,7 +67,7 @@ def test_names_stay_text_in_labels_and_legends(driver: Any, tmp_path: Path) -> N
     browser.resize(driver, 1280, 900)
     _open(driver, tmp_path, id=EVIL)
     marker = len(fake_run.GRID)  # five of the frontier, the original, then the chosen one
-    assert EVIL in _hover(driver, "accuracy-size", marker)
+    assert EVIL in browser.hover(driver, "accuracy-size", marker)
     assert driver.find_elements("css selector", ".plot img, .plot b, main img") == []
     assert browser.console(driver) == []
 
@@ -102,6 +91,134 @@ def test_the_zoom_button_shows_the_budget(driver: Any, tmp_path: Path) -> None:
     assert driver.execute_script(span) == pytest.approx(-2)
     driver.find_element("id", "zoom").click()
     assert driver.execute_script(span) < -6
+
+
+def _marked(driver: Any) -> dict[str, list[float]]:
+    """Where the ring is in each trade-off."""
+    script = "const t = document.getElementById(arguments[0]).data.at(-1); return [...t.x, ...t.y]"
+    return {name: driver.execute_script(script, name) for name in TRADE_OFFS}
+
+
+def _pressed(driver: Any) -> list[str]:
+    return _texts(driver, "tr.picked button[aria-pressed='true']")
+
+
+def test_a_click_marks_the_candidate_everywhere(driver: Any, tmp_path: Path) -> None:
+    browser.resize(driver, 1280, 900)
+    _open(driver, tmp_path)
+    assert set(map(len, _marked(driver).values())) == {0}
+    browser.click(driver, "accuracy-latency", 0)
+    size = round(fake_run.BEFORE * fake_run.KEPT[5])
+    where = {"size": size, "latency": 0.33, "memory": (9 * 0.07 + 2) / 11, "macs": size - 900}
+    for name, x in where.items():
+        assert _marked(driver)[f"accuracy-{name}"] == pytest.approx([x, -6.4], rel=1e-6)
+    assert _pressed(driver) == ["m0.7-s1.2"]
+    assert "m0.7-s1.2; mean < 0.7" in driver.find_element("id", "picked").text
+    ring = driver.find_element("css selector", "#accuracy-size .trace:last-child .points path")
+    assert ring.rect["width"] > 20
+    browser.click(driver, "accuracy-latency", 0)
+    assert set(map(len, _marked(driver).values())) == {0}
+    assert _pressed(driver) == []
+    assert browser.console(driver) == []
+
+
+def test_a_candidate_is_marked_by_keys(driver: Any, tmp_path: Path) -> None:
+    from selenium.webdriver import ActionChains, Keys
+
+    browser.resize(driver, 1280, 900)
+    _open(driver, tmp_path, id=EVIL)
+    (button,) = (b for b in driver.find_elements("css selector", "button.id") if b.text == EVIL)
+    button.send_keys(Keys.ENTER)
+    assert _pressed(driver) == [EVIL]
+    assert _marked(driver)["accuracy-latency"] == pytest.approx([0.44, -0.31])
+    driver.find_element("id", "zoom").click()  # what is drawn anew keeps the mark
+    assert _marked(driver)["accuracy-latency"] == pytest.approx([0.44, -0.31])
+    driver.find_elements("css selector", "button.id")[0].send_keys(Keys.SPACE)
+    assert _pressed(driver) == ["original"]
+    ActionChains(driver).send_keys(Keys.ESCAPE).perform()
+    assert _pressed(driver) == []
+    assert driver.find_element("id", "picked").text == ""
+    assert browser.console(driver) == []
+
+
+def test_a_repetition_marks_its_first(driver: Any, tmp_path: Path) -> None:
+    base = fake_run.candidate(3)
+    page, folder = tmp_path / "report.html", tmp_path / "run"
+    lines = [base, base | {"id": "twin", "same_as": base["id"], "metrics": {}}]
+    write_report(load_run(fake_run.write_run(folder, lines)), page)
+    driver.get(page.as_uri())
+    driver.find_elements("css selector", "button.id")[2].click()
+    assert _pressed(driver) == [base["id"], "twin"]
+    assert _marked(driver)["accuracy-latency"] == pytest.approx([0.44, -0.31])
+
+
+def test_the_verdict_is_that_of_the_data(driver: Any, tmp_path: Path) -> None:
+    _open(driver, tmp_path)
+    data = json.loads(driver.find_element("id", "data").get_attribute("textContent"))
+    told = driver.find_element("css selector", ".verdict").get_attribute("textContent")
+    assert told == data["verdict"]
+    assert "is the smallest within" in told
+
+
+def test_plots_are_saved_in_light_colours(driver: Any, tmp_path: Path) -> None:
+    browser.resize(driver, 1280, 900)
+    browser.use_colors(driver, "dark")
+    _open(driver, tmp_path)
+    dark = driver.execute_script("return document.getElementById('units-std').layout.font.color")
+    for number, kind, start in ((0, "png", b"\x89PNG"), (1, "svg", b"<svg")):
+        folder = tmp_path / kind
+        folder.mkdir()
+        button = driver.find_elements("css selector", f"[data-save='{kind}']")[number]
+        assert "Accuracy against" in button.get_attribute("aria-label")
+        file = browser.download(driver, button, folder)
+        assert file.name == f"{TRADE_OFFS[number]}.{kind}"
+        assert file.read_bytes().startswith(start)
+    picture = file.read_text(encoding="utf-8")
+    assert "rgb(27, 33, 41)" in picture or "#1b2129" in picture
+    assert dark == "#e7ebf0"
+    assert dark not in picture
+    browser.use_colors(driver, "light")
+    assert browser.console(driver) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_accessible(driver: Any, tmp_path: Path, scheme: str) -> None:
+    browser.resize(driver, 1280, 900)
+    browser.use_colors(driver, scheme)
+    _picture(driver, tmp_path, fake_run.graph())
+    driver.find_elements("css selector", "button.id")[1].click()
+    assert browser.serious_issues(driver) == []
+    browser.use_colors(driver, "light")
+
+
+def test_on_paper_no_plot_is_cut(driver: Any, tmp_path: Path) -> None:
+    browser.resize(driver, 1280, 900)
+    _open(driver, tmp_path)
+    assert browser.cut_on_paper(driver) == []
+    browser.resize(driver, 390, 844)
+    assert browser.cut_on_paper(driver) == []
+    assert browser.pdf(driver).startswith(b"%PDF")
+    browser.resize(driver, 1280, 900)
+    _check_plots(driver, 1280)
+    assert browser.console(driver) == []
+
+
+def test_ten_thousand_candidates_open_at_once(driver: Any, tmp_path: Path) -> None:
+    browser.resize(driver, 1280, 900)
+    page = tmp_path / "report.html"
+    folder = fake_run.write_run(tmp_path / "run", fake_run.many(10_000))
+    write_report(load_run(folder), page)
+    assert page.stat().st_size <= 2_000_000
+    start = time.monotonic()
+    driver.get(page.as_uri())
+    assert driver.find_elements("css selector", "#accuracy-macs .points path")
+    assert time.monotonic() - start <= 5
+    assert "Of 10,000 candidates, 400 have a name" in driver.page_source
+    assert len(driver.find_elements("css selector", "button.id")) == 401
+    assert driver.find_elements("css selector", "tr.chosen")
+    driver.find_elements("css selector", "button.id")[7].click()
+    assert set(map(len, _marked(driver).values())) == {2}
+    assert browser.console(driver) == []
 
 
 # --- the picture of the graph -------------------------------------------------------------------

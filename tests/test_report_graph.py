@@ -189,7 +189,7 @@ def test_names_in_the_graph_can_not_become_code(tmp_path: Path) -> None:
         edge["tensor"] = EVIL
     page, data = _page(graph, tmp_path)
     assert EVIL not in page
-    assert page.count("<script") == page.count("</script>") == 7
+    assert page.count("<script") == page.count("</script>") == 8
     assert data["graph"]["nodes"][1]["name"] == f"node_fc1{EVIL}"
 
 

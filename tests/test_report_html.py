@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-import unicodedata
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -15,58 +12,22 @@ from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.report import words, write_report
 from onnxtrim.bench.results import Metric
 from onnxtrim.bench.run_folder import load_run
-from tests import fake_run
+from tests import browser, fake_run
+from tests.page import Page, ascii_of
 
 EVIL = "<script>alert(1)</script>"
+MIT = "Permission is hereby granted, free of charge"
 VENDOR = Path(onnxtrim.bench.report.page.__file__).parent / "vendor"
 
 
-class _Page(HTMLParser):
-    """Elements, texts and scripts of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.scripts: list[str] = []
-        self._inside = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self._inside = tag
-        if tag == "script":
-            self.scripts.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._inside == "script":
-            self.scripts[-1] += data
-        elif self._inside != "style":
-            self.text += data
-
-    @property
-    def data(self) -> Any:
-        return json.loads(self.scripts[0])
-
-
-def _page(folder: Path, out: Path) -> _Page:
+def _page(folder: Path, out: Path) -> Page:
     write_report(load_run(folder), out)
-    return _Page(out.read_text(encoding="utf-8"))
-
-
-def _ascii(text: str) -> str:
-    """Text with a keyboard's signs for minus, times and the space that does not break."""
-    for name, sign in (("MINUS SIGN", "-"), ("MULTIPLICATION SIGN", "x"), ("NO-BREAK SPACE", " ")):
-        text = text.replace(unicodedata.lookup(name), sign)
-    return text
+    return Page.read(out)
 
 
 def test_the_report_says_the_result_first(tmp_path: Path) -> None:
     page = _page(fake_run.write_run(tmp_path / "run"), tmp_path / "report.html")
-    text = _ascii(page.text)
+    text = ascii_of(page.text)
     assert (
         "m0.3-s0.8 is the smallest within 0.5 points: 58.0% fewer parameters, "
         "accuracy -0.31 points [-0.49, -0.13], latency 0.44x [0.42, 0.46] of the original."
@@ -121,7 +82,7 @@ def test_names_can_not_become_code(tmp_path: Path) -> None:
     page = _page(folder, tmp_path / "report.html")
     whole = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "alert(1)" in page.text
-    assert whole.count("<script") == whole.count("</script>") == 3
+    assert whole.count("<script") == whole.count("</script>") == 4
     assert EVIL not in whole
     assert page.data["layers"][0] == EVIL
     assert page.data["chosen"] == EVIL
@@ -139,7 +100,7 @@ def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
     assert "Unfinished: 1 of 6 candidates are measured." in page.text
     assert "statistics of the units are not there yet" in page.text
     assert page.data["panels"] == []
-    assert len(page.data["plots"]) == 2
+    assert len(page.data["plots"]) == 4
 
 
 def _without(line: dict[str, Any], *starts: str) -> dict[str, Any]:
@@ -152,7 +113,7 @@ def _without(line: dict[str, Any], *starts: str) -> dict[str, Any]:
     [
         (
             ("accuracy.top1", "accuracy.neg", "accuracy.mc"),
-            ["Same answer as the original, %"] * 2,
+            ["Same answer as the original, %"] * 4,
             "No labelled data was given",
         ),
         (("accuracy",), ["Latency, candidate ÷ original"], "No labelled data was given"),
@@ -177,7 +138,7 @@ def test_no_candidate_within_the_budget(tmp_path: Path) -> None:
     fake_run.write_run(tmp_path / "run", lines, max_drop=0.01, grid=[[0.7, 1.2]])
     page = _page(folder, tmp_path / "report.html")
     assert "No candidate stays within 0.01 points" in page.text
-    assert "m0.7-s1.2 at -6.40 points" in _ascii(page.text)
+    assert "m0.7-s1.2 at -6.40 points" in ascii_of(page.text)
     assert page.data["chosen"] is None
     assert all(panel["thresholds"] == [] for panel in page.data["panels"])
 
@@ -231,6 +192,34 @@ def test_constant_statistics_are_drawn(tmp_path: Path) -> None:
     assert sum(page.data["panels"][0]["shares"][0]) == pytest.approx(1)
 
 
+def test_it_says_why_groups_stayed(tmp_path: Path) -> None:
+    line = fake_run.candidate(3, settings={"mean_below": 0.3, "std_below": 0.02})
+    for group in line["groups"][:2]:
+        group["after"] = group["before"]
+    layers = fake_run.distributions()
+    layers["layers"][1]["std"][:2] = [0.01, 0.01]
+    layers["layers"][1]["mean"][:2] = [0.1, 0.5]
+    text = _page(
+        fake_run.write_run(tmp_path / "a", [line], layers=layers), tmp_path / "a.html"
+    ).text
+    assert "Why it stayed" in text
+    assert text.count("no unit is below both thresholds; the lowest mean is") == 1
+    assert "1 unit is below both thresholds, but can't leave alone" in text
+    line["settings"] = {"remove": 0.5}
+    text = _page(fake_run.write_run(tmp_path / "b", [line]), tmp_path / "b.html").text
+    assert text.count("units of other groups cost the outputs less") == 2
+
+
+def test_many_warnings_are_cut_short(tmp_path: Path) -> None:
+    lines = [
+        fake_run.candidate(0, id=f"c{number}", warnings=["the same", f"own {number}"])
+        for number in range(150)
+    ]
+    text = _page(fake_run.write_run(tmp_path / "run", lines), tmp_path / "r.html").text
+    assert "the same (c0, c1, c2, c3, c4, c5, c6, c7 and 142 more)" in text
+    assert "and 51 more, in results.jsonl" in text
+
+
 def test_an_unwritable_place_is_refused(tmp_path: Path) -> None:
     run = load_run(fake_run.write_run(tmp_path / "run"))
     with pytest.raises(InputError, match="does not exist; make it first"):
@@ -240,23 +229,27 @@ def test_an_unwritable_place_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "licence", "version"),
+    ("file", "licence", "version", "words"),
     [
-        ("plotly-basic.min.js", "LICENSE.plotly.txt", rb"plotly.js .*v(\d+\.\d+\.\d+)"),
-        ("dagre.min.js", "LICENSE.dagre.txt", rb'"(\d+\.\d+\.\d+)";'),
+        (VENDOR / "plotly-basic.min.js", "plotly", rb"plotly.js .*v(\d+\.\d+\.\d+)", MIT),
+        (VENDOR / "dagre.min.js", "dagre", rb'"(\d+\.\d+\.\d+)";', MIT),
+        (browser.AXE, "axe-core", rb"axe v(\d+\.\d+\.\d+)", "Mozilla Public License"),
     ],
 )
-def test_the_libraries_are_those_described(name: str, licence: str, version: bytes) -> None:
-    content = (VENDOR / name).read_bytes()
-    lines = (VENDOR / "README.md").read_text(encoding="utf-8").splitlines()
+def test_the_libraries_are_those_described(
+    file: Path, licence: str, version: bytes, words: str
+) -> None:
+    name, licence = file.name, f"LICENSE.{licence}.txt"
+    content = file.read_bytes()
+    lines = (file.parent / "README.md").read_text(encoding="utf-8").splitlines()
     (line,) = (line for line in lines if line.startswith(f"| `{name}`"))
     assert hashlib.sha256(content).hexdigest() in line
     found = re.search(version, content)
     assert found
     assert f"| {found[1].decode()} |" in line
     assert licence in line
-    notice = (VENDOR / licence).read_text(encoding="utf-8")
-    assert "Permission is hereby granted, free of charge" in " ".join(notice.split())
+    notice = (file.parent / licence).read_text(encoding="utf-8")
+    assert words in " ".join(notice.split())
 
 
 @pytest.mark.parametrize(
@@ -274,10 +267,15 @@ def test_the_libraries_are_those_described(name: str, licence: str, version: byt
         (0.4449, "ratio", "0.44x"),
         (1_462_538, "parameters", "1,462,538"),
         (0.2123, "ms", "0.212 ms"),
+        (1234.5, "ms", "1,234 ms"),
+        (12_400.0, "samples/s", "12,400 samples/s"),
+        (8.1e-5, "s/sample", "0.0810 ms/sample"),
+        (0.0, "J", "0 J"),
+        (2e-7, "value", "2e-07"),
     ],
 )
 def test_numbers_are_written_for_people(value: float, unit: str, text: str) -> None:
-    assert _ascii(words.plain(Metric.exact(value, unit))) == text
+    assert ascii_of(words.plain(Metric.exact(value, unit))) == text
     assert words.interval(Metric.exact(value, unit)) == ""
 
 

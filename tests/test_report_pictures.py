@@ -19,10 +19,11 @@ def _size(path: Path) -> tuple[int, int]:
     return width, height
 
 
-def test_three_pictures_are_written(tmp_path: Path) -> None:
+def test_the_pictures_are_written(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     files = write_plots(load_run(fake_run.write_run(tmp_path / "run")), tmp_path)
-    names = ["accuracy-size.png", "accuracy-latency.png", "distributions.png"]
+    kinds = ("size", "latency", "memory", "macs")
+    names = [*(f"accuracy-{kind}.png" for kind in kinds), "distributions.png"]
     assert [file.name for file in files] == names
     assert all(min(_size(file)) > 600 for file in files)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, "run"])
@@ -35,7 +36,7 @@ def test_strange_names_are_drawn_as_text(tmp_path: Path) -> None:
     layers = fake_run.distributions()
     layers["layers"][0]["name"] = "$x_{" + "long" * 30
     folder = fake_run.write_run(tmp_path / "run", [line], layers=layers)
-    assert len(write_plots(load_run(folder), tmp_path)) == 3
+    assert len(write_plots(load_run(folder), tmp_path)) == 5
 
 
 def test_what_was_not_measured_is_not_drawn(tmp_path: Path) -> None:

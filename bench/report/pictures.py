@@ -21,7 +21,7 @@ DPI = 160
 MAX_LAYERS = 12
 # The light colours of report.css.
 COLORS = {
-    "chosen": "#c04e00",
+    "chosen": "#b84a00",
     "frontier": "#0072b2",
     "dominated": "#6b7480",
     "original": "#1b2129",
@@ -39,7 +39,7 @@ _ROLES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def write_plots(run: Run, folder: str | os.PathLike[str]) -> list[Path]:
-    """Write ``accuracy-size.png``, ``accuracy-latency.png`` and ``distributions.png``.
+    """Write the trade-offs, such as ``accuracy-size.png``, and ``distributions.png``.
 
     The folder is made if missing. A plot for which nothing was measured is left out. Without
     accuracy, the plots show the agreement with the original or, failing that, latency.
@@ -61,7 +61,7 @@ def write_plots(run: Run, folder: str | os.PathLike[str]) -> list[Path]:
     except OSError as error:
         raise InputError(f"{root}: can't be made a folder ({error.strerror})") from error
     figures: dict[str, Figure] = {}
-    for plot in trade_off.trade_offs(run):
+    for plot in trade_off.overview(run).plots:
         figures[plot.name] = Figure(figsize=(7.2, 4.6), layout="constrained")
         _draw_trade_off(figures[plot.name].subplots(), plot)
     if run.distributions:
@@ -90,6 +90,8 @@ def _draw_trade_off(axes: Axes, plot: trade_off.Plot) -> None:
     _style(axes, plot.title)
     best = sorted((p.x.value, p.y.value) for p in plot.points if p.best)
     axes.plot(*zip(*best, strict=True), color=COLORS["frontier"], alpha=0.4, linewidth=1.2)
+    if plot.dots:
+        axes.plot(*zip(*plot.dots, strict=True), ".", color=COLORS["line"], ms=2, zorder=1)
     for series, dash in zip(plot.series, itertools.cycle(("-", "--", ":", "-."))):
         axes.plot(
             *(series.x, series.y),
@@ -120,7 +122,7 @@ def _draw_trade_off(axes: Axes, plot: trade_off.Plot) -> None:
     if plot.budget is not None:
         text = f"budget {words.budget(plot.budget)} points"
         axes.axhline(plot.budget, color=COLORS["budget"], linestyle="--", linewidth=1.2, label=text)
-    if plot.x is trade_off.PARAMETERS:
+    if plot.x.measure in ("parameters", "macs"):
         axes.xaxis.set_major_formatter(lambda value, _: _short(value))
     axes.set_xlim(left=0)
     axes.set_xlabel(plot.x.title)

@@ -1,20 +1,8 @@
 "use strict";
-// Draws the plots from the JSON in the page; colours come from report.css.
+// The plots of a sweep. A candidate that is picked, in a plot or in the table, is marked everywhere.
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const root = document.documentElement;
-  const color = (name) => getComputedStyle(root).getPropertyValue(`--${name}`).trim();
-  // Plotly reads a few HTML tags in texts: names must not bring their own.
-  const plain = (text) =>
-    text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
-  // The ends of a name tell more than its middle.
-  const short = (text) =>
-    plain(text.length <= 26 ? text : `${text.slice(0, 12)}…${text.slice(-13)}`);
-  const hover = (id) => {
-    const lines = id === "original" ? data.original : data.candidates[id];
-    const [first, ...rest] = lines.filter((line) => line).map(plain);
-    return [`<b>${first}</b>`, ...rest].join("<br>");
-  };
+  const { data, color, plain, short, hover, layout, start } = onnxtrimPlots;
+  const linesOf = (id) => (id === "original" ? data.original : data.candidates[id]);
 
   // Shape and colour both tell the roles apart.
   const ROLES = {
@@ -25,41 +13,9 @@
   };
   const DASHES = ["solid", "dash", "dot", "dashdot"];
   const LAYERS_SHOWN = 8;
-
-  // On paper nothing may depend on a second pass, which comes too late: all sizes are fixed.
-  const PAPER = {
-    autosize: false, width: 680, height: 300, margin: { l: 64, r: 200, t: 12, b: 52, autoexpand: false },
-    legend: { orientation: "v", x: 1.02, y: 1 },
-  };
   const ZOOM = 4; // budgets below zero that the zoomed view shows
-
-  const narrow = () => root.clientWidth < 640;
   let zoomed = false;
-
-  function layout(extra) {
-    const axis = {
-      gridcolor: color("grid"), linecolor: color("line"), zerolinecolor: color("grid"),
-      tickcolor: color("line"), ticks: "outside", ticklen: 4, automargin: true, fixedrange: narrow(),
-    };
-    return {
-      autosize: true,
-      paper_bgcolor: "rgba(0,0,0,0)",
-      plot_bgcolor: "rgba(0,0,0,0)",
-      font: { family: "system-ui, sans-serif", size: narrow() ? 12 : 13, color: color("text") },
-      margin: { l: 56, r: 14, t: 8, b: 48 },
-      hovermode: "closest",
-      modebar: { bgcolor: "rgba(0,0,0,0)", color: color("line"), activecolor: color("soft") },
-      dragmode: narrow() ? false : "zoom",
-      hoverlabel: {
-        align: "left", bgcolor: color("card"), bordercolor: color("line"),
-        font: { color: color("text"), size: 13 },
-      },
-      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", bgcolor: "rgba(0,0,0,0)", maxheight: 90 },
-      ...extra,
-      xaxis: { ...axis, ...extra.xaxis },
-      yaxis: { ...axis, ...extra.yaxis },
-    };
-  }
+  let picked = null; // a candidate's id
 
   function bars(points, key) {
     return {
@@ -70,20 +26,32 @@
     };
   }
 
-  function roleTrace(role, points) {
+  function roleTrace(role, points, hasBars) {
     const look = ROLES[role];
     return {
       type: "scatter", mode: "markers", name: look.name, opacity: look.dim,
       x: points.map((p) => p.x[0]), y: points.map((p) => p.y[0]),
-      error_x: { ...bars(points, "x"), color: color(role) },
-      error_y: { ...bars(points, "y"), color: color(role) },
+      ...(hasBars && {
+        error_x: { ...bars(points, "x"), color: color(role) },
+        error_y: { ...bars(points, "y"), color: color(role) },
+      }),
       marker: {
         symbol: look.symbol, size: look.size, color: color(role),
         line: { width: 1.5, color: role === "dominated" ? color(role) : color("card") },
       },
       customdata: points.map((p) => p.id),
-      hovertext: points.map((p) => hover(p.id)),
+      hovertext: points.map((p) => hover(linesOf(p.id))),
       hovertemplate: "%{hovertext}<extra></extra>",
+    };
+  }
+
+  // Around the picked candidate; always the last trace.
+  function ring(plot) {
+    const points = plot.points.filter((p) => p.id === picked);
+    return {
+      type: "scatter", mode: "markers", hoverinfo: "skip", showlegend: false,
+      x: points.map((p) => p.x[0]), y: points.map((p) => p.y[0]),
+      marker: { symbol: "circle-open", size: 26, color: color("picked"), line: { width: 3 } },
     };
   }
 
@@ -99,10 +67,17 @@
       type: "scatter", mode: "lines", hoverinfo: "skip", name: line.name, x: line.x, y: line.y,
       line: { color: color("dominated"), width: 1, dash: dashes[number % dashes.length] },
     }));
+    if (plot.dots.length) {
+      traces.push({
+        type: "scatter", mode: "markers", name: "others", hoverinfo: "skip", x: plot.dots[0], y: plot.dots[1],
+        marker: { size: 3, color: color("dominated") }, opacity: 0.5,
+      });
+    }
     for (const role of Object.keys(ROLES)) {
       const points = plot.points.filter((p) => p.role === role);
-      if (points.length) traces.push(roleTrace(role, points));
+      if (points.length) traces.push(roleTrace(role, points, plot.bars || role === "chosen"));
     }
+    traces.push(ring(plot));
     // A frontier rises to the right, so the place above and left of a point is free.
     const width = Math.max(...plot.points.map((p) => p.x[0]));
     const annotations = plot.points.filter((p) => p.role === "chosen").map((p) => ({
@@ -163,23 +138,15 @@
     })];
   }
 
-  const config = {
-    responsive: true, displaylogo: false, showTips: false,
-    modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
-  };
+  const draw = start([
+    ...data.plots.map((plot) => ({
+      id: plot.name, title: document.querySelector(`#${plot.name}-title`).firstChild.textContent, make: () => tradeOff(plot),
+    })),
+    ...data.panels.map((panel) => ({ id: `units-${panel.name}`, title: panel.title, make: () => histogram(panel) })),
+  ]);
 
-  function draw(size = {}) {
-    const all = [
-      ...data.plots.map((plot) => [plot.name, tradeOff(plot)]),
-      ...data.panels.map((panel) => [`units-${panel.name}`, histogram(panel)]),
-    ];
-    for (const [id, [traces, look]] of all) {
-      const options = { ...config, displayModeBar: narrow() ? false : "hover", toImageButtonOptions: { format: "svg", filename: id } };
-      Plotly.react(document.getElementById(id), traces, { ...look, ...size }, options);
-    }
-  }
+  // --- zoom, picking ------------------------------------------------------------------------
 
-  draw();
   const button = document.getElementById("zoom");
   button.hidden = !data.plots.some(
     (plot) => plot.budget !== null && plot.points.some((p) => p.y[1] < ZOOM * plot.budget),
@@ -189,14 +156,36 @@
     button.setAttribute("aria-pressed", String(zoomed));
     draw();
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw());
-  matchMedia("(max-width: 640px)").addEventListener("change", () => draw());
-  addEventListener("beforeprint", () => {
-    root.classList.add("print");
-    draw(PAPER);
-  });
-  addEventListener("afterprint", () => {
-    root.classList.remove("print");
-    draw();
+
+  const buttons = [...document.querySelectorAll("[data-pick]")];
+
+  function pick(id) {
+    if (picked !== null) mark(picked, false);
+    picked = id === picked ? null : id;
+    if (picked !== null) mark(picked, true);
+    const lines = picked === null ? [] : linesOf(picked) ?? [picked];
+    document.getElementById("picked").textContent = lines.filter((line) => line).join("; ");
+    for (const plot of data.plots) {
+      const place = document.getElementById(plot.name);
+      const { x, y } = ring(plot);
+      Plotly.restyle(place, { x: [x], y: [y] }, [place.data.length - 1]);
+    }
+  }
+
+  function mark(id, isOn) {
+    for (const one of buttons.filter((other) => other.dataset.pick === id)) {
+      one.setAttribute("aria-pressed", String(isOn));
+      one.closest("tr").classList.toggle("picked", isOn);
+    }
+  }
+
+  for (const one of buttons) one.addEventListener("click", () => pick(one.dataset.pick));
+  for (const plot of data.plots) {
+    document.getElementById(plot.name).on("plotly_click", ({ points: [point] }) => {
+      if (point?.customdata !== undefined) pick(point.customdata);
+    });
+  }
+  addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && picked !== null) pick(picked);
   });
 })();

@@ -1,46 +1,45 @@
-"""The words of the report, as escaped HTML."""
+"""The words of a sweep's report, as escaped HTML."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from html import escape
 from pathlib import PurePath
 
-from onnxtrim.bench.report import histograms, tables, trade_off, words
+from onnxtrim.bench.report import histograms, parts, stayed, tables, trade_off, words
+from onnxtrim.bench.report.trade_off import Overview
 from onnxtrim.bench.report.verdict import verdict
-from onnxtrim.bench.run_folder import Candidate, Run, choose
+from onnxtrim.bench.run_folder import Candidate, Run
 
-_INTERVAL = re.compile(r"\[(\S+), (\S+)\]")
-_LONG = 20  # characters of a value that gets a line for itself
 _PLOT_NOTES = {
     "accuracy-size": "Left is smaller, up is better.",
     "accuracy-latency": "Left is faster, up is better.",
+    "accuracy-memory": "Left needs less memory, up is better.",
+    "accuracy-macs": "Left is less work, up is better.",
 }
+_WARNINGS = 100  # that are told; a sweep of ten thousand may have as many
 
 
-def texts(run: Run) -> dict[str, str]:
-    """All places of ``page.html`` that are filled with words, by name."""
-    chosen_id = choose(run.candidates, run.spec.max_drop)
-    chosen = run.candidate(chosen_id) if chosen_id else None
-    plots = trade_off.trade_offs(run)
+def texts(run: Run, shown: Overview) -> dict[str, str]:
+    """All places of ``page.html`` and ``run.html`` that are filled with words, by name."""
+    chosen = run.candidate(shown.chosen) if shown.chosen else None
     panels = histograms.panels(run, chosen)
     name = PurePath(run.original.model).name or "model"
     return {
         "title": escape(f"{name}: onnxtrim report"),
+        "kicker": "onnxtrim sweep report",
         "heading": escape(name),
-        "verdict": _INTERVAL.sub("[\\1,&nbsp;\\2]", escape(verdict(run))),
+        "verdict": f'<p class="verdict">{parts.sentence(verdict(run))}</p>',
         "notices": _notices(run),
         "figures": _figures(chosen) if chosen else "",
-        "trade_off_lead": _trade_off_lead(run, plots),
+        "trade_off_lead": _trade_off_lead(run, shown),
         "trade_off_plots": "".join(
-            _figure(plot.name, plot.title, _size_note(plot)) for plot in plots
+            parts.figure(plot.name, plot.title, _size_note(plot)) for plot in shown.plots
         ),
-        "table": tables.candidates_table(run, chosen_id),
-        "widths": tables.widths_section(chosen) if chosen else "",
+        "table": tables.candidates_table(run, shown),
+        "widths": tables.widths_section(chosen, stayed.reasons(run, chosen)) if chosen else "",
         "units_lead": _units_lead(chosen, panels),
         "units_plots": "".join(
-            _figure(f"units-{panel.name}", panel.title, _beyond(panel)) for panel in panels
+            parts.figure(f"units-{panel.name}", panel.title, _beyond(panel)) for panel in panels
         ),
         "warnings": _warnings(run),
         "measured": _measured(run, chosen),
@@ -59,12 +58,10 @@ def original_lines(run: Run) -> list[str]:
 
 
 def _notices(run: Run) -> str:
-    notices = []
-    if not run.finished:
-        notices.append(
-            f"Unfinished: {len(run.candidates)} of {len(run.spec.grid)} candidates are measured."
-        )
-    return "".join(f'<p class="notice">{escape(text)}</p>' for text in notices)
+    if run.finished:
+        return ""
+    done, all_of_them = len(run.candidates), len(run.spec.grid)
+    return parts.notices([f"Unfinished: {done} of {all_of_them} candidates are measured."])
 
 
 def _figures(chosen: Candidate) -> str:
@@ -82,39 +79,38 @@ def _figures(chosen: Candidate) -> str:
     if delta := chosen.measure("accuracy.top1.delta"):
         unit = f"{words.plain(delta)} pt"
         cards.append(("Accuracy", unit, words.interval(delta)))
-    items = "".join(
-        f"<div><dt>{escape(title)}</dt><dd>{escape(big)}<small>{escape(small)}</small></dd></div>"
-        for title, big, small in cards
-    )
-    return f'<dl class="figures" aria-label="The chosen candidate">{items}</dl>'
+    return parts.cards(cards, "The chosen candidate")
 
 
-def _trade_off_lead(run: Run, plots: list[trade_off.Plot]) -> str:
+def _trade_off_lead(run: Run, shown: Overview) -> str:
+    plots = shown.plots
     if not plots:
         return "Neither accuracy nor latency was measured, so there is nothing to draw."
-    parts = ["Each point is a candidate; its bars are 95% intervals. Hover for its numbers."]
+    bars = any(len(plot.points) <= trade_off.CROWDED for plot in plots)
+    told = [
+        f"Each point is a candidate{'; its bars are 95% intervals' * bars}. Hover for its numbers"
+        f"{'' if bars else ' and intervals'}; click it to mark it in every plot and in the table."
+    ]
     if plots[0].budget is not None:
-        parts.append(
+        told.append(
             f"The dashed line is the budget of {words.budget(run.spec.max_drop)} points; "
             "dimmed points are beaten by another in both directions."
         )
     if not any(c.measure("accuracy.top1.delta") for c in run.candidates):
-        parts.append("No labelled data was given, so the change of accuracy is unknown.")
-    return escape(" ".join(parts))
+        told.append("No labelled data was given, so the change of accuracy is unknown.")
+    every, named = len(run.candidates), len(shown.candidates)
+    if named < every:
+        told.append(
+            f"Of {words.count(every)} candidates, {words.count(named)} have a name here and in the"
+            " table; small dots show where others lie. All of them are in results.jsonl."
+        )
+    return escape(" ".join(told))
 
 
 def _size_note(plot: trade_off.Plot) -> str:
     if plot.y is trade_off.LATENCY:
         return "Left is smaller, down is faster."
     return _PLOT_NOTES[plot.name]
-
-
-def _figure(name: str, title: str, note: str) -> str:
-    return (
-        f'<figure><figcaption id="{name}-title">{escape(title)}'
-        f"<small>{escape(note)}</small></figcaption>"
-        f'<div class="plot" id="{name}" role="group" aria-labelledby="{name}-title"></div></figure>'
-    )
 
 
 def _units_lead(chosen: Candidate | None, panels: list[histograms.Panel]) -> str:
@@ -142,35 +138,27 @@ def _warnings(run: Run) -> str:
             owners.setdefault(text, []).append(candidate.id)
     if not owners:
         return ""
-    items = _list(f"{text} ({', '.join(ids)})" for text, ids in owners.items())
-    return f'<section aria-labelledby="warnings"><h2 id="warnings">Warnings</h2>{items}</section>'
+    items = [f"{text} ({words.listed(ids)})" for text, ids in owners.items()]
+    more = len(items) - _WARNINGS
+    if more > 0:
+        items[_WARNINGS:] = [f"and {words.count(more)} more, in results.jsonl"]
+    return parts.section("warnings", "Warnings", parts.bullets(items))
 
 
 def _measured(run: Run, chosen: Candidate | None) -> str:
     spec = run.spec
     check = dict(chosen.self_check) if chosen else {}
-    parts = [
-        ("Model", dict(spec.model)),
-        ("Calibration data", dict(spec.data)),
-        ("Evaluation data", dict(spec.eval) if spec.eval else {"name": "none"}),
-        ("Pruning", {"criterion": spec.criterion, "repair": spec.repair}),
-        ("Self-check of the chosen candidate", check),
-        ("Measurement", dict(spec.bench)),
-        ("Machine and versions", dict(spec.machine)),
-    ]
-    return "".join(
-        f"<details open><summary>{title}</summary><dl>"
-        + "".join(_term(key, value) for key, value in words.flatten(values))
-        + "</dl></details>"
-        for title, values in parts
-        if values
+    return parts.facts(
+        [
+            ("Model", dict(spec.model)),
+            ("Calibration data", dict(spec.data)),
+            ("Evaluation data", dict(spec.eval) if spec.eval else {"name": "none"}),
+            ("Pruning", {"criterion": spec.criterion, "repair": spec.repair}),
+            ("Self-check of the chosen candidate", check),
+            ("Measurement", dict(spec.bench)),
+            ("Machine and versions", dict(spec.machine)),
+        ]
     )
-
-
-def _term(key: str, value: str) -> str:
-    kind = ' class="long"' if len(value) > _LONG else ""
-    name = escape(key.replace("_", " "))
-    return f"<div{kind}><dt>{name}</dt><dd>{escape(value)}</dd></div>"
 
 
 def _limits(run: Run) -> str:
@@ -193,8 +181,4 @@ def _limits(run: Run) -> str:
         )
         if spec.eval.get("sha256") == spec.data.get("sha256"):
             items.insert(1, "Even the statistics were gathered on the evaluation data.")
-    return _list(items)
-
-
-def _list(items: Iterable[str]) -> str:
-    return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
+    return parts.bullets(items)

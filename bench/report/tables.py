@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 
-from onnxtrim.bench.report import words
+from onnxtrim.bench.report import parts, words
+from onnxtrim.bench.report.trade_off import Overview
 from onnxtrim.bench.run_folder import Candidate, Run, frontier
 
 _COLUMNS: tuple[tuple[str, Callable[[Candidate], str]], ...] = (
     ("Parameters", lambda c: words.count(c.parameters.after)),
     ("Removed", lambda c: words.percent(c.removed)),
+    ("MACs", lambda c: words.plain(c.measure("macs"))),
     ("File", lambda c: words.plain(c.measure("bytes"))),
     ("Latency ratio", lambda c: words.with_interval(c.measure("latency.p50.ratio"))),
     ("Run memory ratio", lambda c: words.plain(c.measure("memory.run_peak.ratio"))),
@@ -21,38 +23,54 @@ _COLUMNS: tuple[tuple[str, Callable[[Candidate], str]], ...] = (
 )
 
 
-def candidates_table(run: Run, chosen: str | None) -> str:
-    """All candidates beside the original; columns that nothing was measured for are left out."""
+def candidates_table(run: Run, shown: Overview) -> str:
+    """Named candidates beside the original; columns that nothing was measured for are left out."""
     used = [
         (title, read)
         for title, read in _COLUMNS
-        if any(read(candidate) != words.NONE for candidate in run.candidates)
+        if any(read(candidate) != words.NONE for candidate in shown.candidates)
     ]
     best = set(frontier(run.candidates))
     head = "".join(f'<th scope="col">{title}</th>' for title, _ in used)
     rows = [_original_row(run, [title for title, _ in used])]
-    for c in run.candidates:
-        state = "chosen" if c.id == chosen else "frontier" if c.id in best else "other"
-        cells = "".join(f"<td>{_breakable(read(c))}</td>" for _, read in used)
+    for c in shown.candidates:
+        state = "chosen" if c.id == shown.chosen else "frontier" if c.id in best else "other"
+        cells = "".join(f"<td>{parts.breakable(read(c))}</td>" for _, read in used)
         rows.append(f'<tr class="{state}">{_row_head(c, state)}{cells}</tr>')
-    caption = "All candidates beside the original; 95% intervals in brackets."
-    return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Table of candidates">'
-        f"<table><caption>{caption}</caption>"
+    table = (
+        f"<table><caption>{_caption(run, shown)}</caption>"
         f'<thead><tr><th scope="col">Candidate</th>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
+        f"<tbody>{''.join(rows)}</tbody></table>"
     )
+    return parts.scroll("candidates", table)
+
+
+def _caption(run: Run, shown: Overview) -> str:
+    left_out = len(run.candidates) - len(shown.candidates)
+    which = "All candidates"
+    if left_out:
+        which = (
+            f"{words.count(len(shown.candidates))} of {words.count(len(run.candidates))} candidates"
+            " (the chosen one, those that no other beats, and some of the rest)"
+        )
+    told = "95% intervals in brackets. Press a candidate's name to mark it in the plots."
+    return f"{which} beside the original; {told}"
 
 
 def _row_head(candidate: Candidate, state: str) -> str:
     note = words.settings(candidate.settings)
     if candidate.same_as:
         note = f"same as {candidate.same_as}"
-    name = escape(candidate.id)
     tag = {"chosen": '<b class="tag">chosen</b>', "frontier": '<i class="tag">frontier</i>'}
+    # A repetition has no point of its own.
+    button = _button(candidate.id, candidate.same_as or candidate.id)
+    return f'<th scope="row">{button}{tag.get(state, "")}<small>{escape(note)}</small></th>'
+
+
+def _button(name: str, picks: str) -> str:
     return (
-        f'<th scope="row"><span class="id" title="{name}">{name}</span>'
-        f"{tag.get(state, '')}<small>{escape(note)}</small></th>"
+        f'<button type="button" class="id" data-pick="{escape(picks)}" aria-pressed="false"'
+        f' title="{escape(name)}">{escape(name)}</button>'
     )
 
 
@@ -60,36 +78,36 @@ def _original_row(run: Run, titles: list[str]) -> str:
     metrics = run.original.metrics
     known = {
         "Parameters": words.count(run.original.parameters),
+        "MACs": words.NONE if run.original.macs is None else words.count(run.original.macs),
         "Latency ratio": words.ratio(1),
         "Run memory ratio": words.ratio(1),
         "File": words.plain(metrics.get("model.file_bytes")),
         "Accuracy": words.plain(metrics.get("accuracy.top1")),
     }
     cells = "".join(f"<td>{escape(known.get(title, words.NONE))}</td>" for title in titles)
-    return f'<tr class="original"><th scope="row">original</th>{cells}</tr>'
+    return (
+        f'<tr class="original"><th scope="row">{_button("original", "original")}</th>{cells}</tr>'
+    )
 
 
-def _breakable(text: str) -> str:
-    """A cell whose interval may go to a second line, but is not broken itself."""
-    estimate, bracket, rest = escape(text).partition("[")
-    return f"{estimate}<small>{bracket}{rest}</small>" if bracket else estimate
-
-
-def widths_section(chosen: Candidate) -> str:
-    """Widths before and after, per group of the chosen candidate."""
+def widths_section(chosen: Candidate, stayed: Sequence[str]) -> str:
+    """Widths before and after, per group of the chosen candidate; ``stayed`` tells why."""
     if not chosen.groups:
         return ""
+    told = any(stayed)
     rows = "".join(
         f'<tr><th scope="row">{escape(g.name)}</th><td>{words.count(g.before)}</td>'
         f"<td>{words.count(g.after)}</td><td>{words.percent(g.after / max(1, g.before))}</td>"
         f'<td class="bar"><div><span style="width:{100 * g.after / max(1, g.before):.1f}%"></span>'
-        "</div></td></tr>"
-        for g in chosen.groups
+        "</div></td>" + (f'<td class="names">{escape(why)}</td>' if told else "") + "</tr>"
+        for g, why in zip(chosen.groups, stayed, strict=True)
     )
     heads = "".join(f'<th scope="col">{t}</th>' for t in ("Group", "Before", "After", "Kept"))
-    return (
-        '<section aria-labelledby="widths"><h2 id="widths">Widths of the chosen candidate</h2>'
-        f'<div class="scroll"><table class="widths"><caption>Units per group in '
-        f"{escape(chosen.id)}.</caption><thead><tr>{heads}"
-        f'<td class="bar"></td></tr></thead><tbody>{rows}</tbody></table></div></section>'
+    why = '<th scope="col" class="names">Why it stayed as it was</th>' if told else ""
+    table = (
+        f'<table class="widths{" told" * told}"><caption>Units per group in '
+        f"{escape(chosen.id)}.</caption>"
+        f'<thead><tr>{heads}<td class="bar"></td>{why}</tr></thead><tbody>{rows}</tbody></table>'
     )
+    title = "Widths of the chosen candidate"
+    return parts.section("widths", title, parts.scroll(title, table))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from onnxtrim.bench.results import Metric
@@ -44,6 +45,14 @@ def ratio(value: float) -> str:
     return f"{number(value, 2)}\N{MULTIPLICATION SIGN}"
 
 
+def significant(value: float) -> str:
+    """Three figures, without an exponent where people do not need one."""
+    if value and not 1e-4 <= abs(value) < 1e6:
+        return f"{value:.3g}".replace("-", MINUS)
+    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
+    return number(value, max(digits, 0))
+
+
 def points(value: float) -> str:
     """A difference in percentage points, with its sign."""
     return number(value, 2, sign=True)
@@ -54,42 +63,53 @@ def budget(value: float) -> str:
     return f"{value:g}".replace("-", MINUS)
 
 
-def plain(metric: Metric | None) -> str:
-    """The estimate in its unit, without the interval."""
+def plain(metric: Metric | None, digits: int = 2) -> str:
+    """The estimate in its unit, without the interval; ``digits`` are those of a ratio."""
     if metric is None:
         return NONE
-    value = metric.value
-    if metric.unit == "bytes":
-        return size(value)
+    text = _figure(metric.value, metric.unit, digits)
     if metric.unit == "share":
-        return percent(value, 2)
+        return f"{text}%"
     if metric.unit == "ratio":
-        return ratio(value)
-    if metric.unit == "points":
-        return points(value)
-    if metric.unit in ("parameters", "macs"):
-        return count(value)
-    return f"{value:.3g} {metric.unit}".replace("-", MINUS)
+        return f"{text}\N{MULTIPLICATION SIGN}"
+    if metric.unit in ("bytes", "points", "parameters", "macs", "value"):
+        return text
+    if metric.unit == "s/sample":
+        return f"{text} ms/sample"
+    return f"{text} {metric.unit}"
 
 
-def interval(metric: Metric | None) -> str:
-    """The 95% interval in brackets; empty for an exact number."""
+def interval(metric: Metric | None, digits: int = 2) -> str:
+    """The interval in brackets; empty for an exact number."""
     if metric is None or metric.low == metric.high:
         return ""
-    if metric.unit == "points":
-        ends = points(metric.low), points(metric.high)
-    elif metric.unit == "ratio":
-        ends = number(metric.low, 2), number(metric.high, 2)
-    elif metric.unit == "share":
-        ends = number(100 * metric.low, 2), number(100 * metric.high, 2)
-    else:
-        ends = f"{metric.low:.3g}", f"{metric.high:.3g}"
-    return f"[{ends[0]}, {ends[1]}]"
+    low, high = (_figure(end, metric.unit, digits) for end in (metric.low, metric.high))
+    return f"[{low}, {high}]"
 
 
-def with_interval(metric: Metric | None) -> str:
+def with_interval(metric: Metric | None, digits: int = 2) -> str:
     """Estimate and interval."""
-    return f"{plain(metric)} {interval(metric)}".rstrip()
+    return f"{plain(metric, digits)} {interval(metric, digits)}".rstrip()
+
+
+def _figure(value: float, unit: str, digits: int) -> str:
+    if unit == "bytes":
+        return size(value)
+    if unit == "share":
+        return number(100 * value, 2)
+    if unit == "ratio":
+        return number(value, digits)
+    if unit == "points":
+        return points(value)
+    if unit in ("parameters", "macs"):
+        return count(value)
+    return significant(1000 * value if unit == "s/sample" else value)
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Some names, and how many more there are."""
+    more = f" and {count(len(names) - most)} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def settings(values: Mapping[str, Any]) -> str:

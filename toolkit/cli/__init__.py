@@ -23,7 +23,7 @@ _COMMANDS = {
     "gate": "Judge a candidate by a policy: pass, fail, or not enough evidence.",
     "inspect": "Show which units can be removed, and what is frozen and why.",
     "prune": "Remove units below two thresholds and save the smaller model.",
-    "report": "Write one offline HTML file from the folder of a sweep.",
+    "report": "Write one offline HTML file from a sweep, or from a result of bench or compare.",
     "stats": "Gather activation statistics once, for many plans.",
     "sweep": "Build and measure a grid of candidates; resumable.",
 }
