@@ -17,6 +17,7 @@ from onnxtrim.bench.latency import Protocol
 from onnxtrim.bench.model_file import model_sha256
 from onnxtrim.bench.report.page import write_report
 from onnxtrim.bench.report.pictures import write_plots
+from onnxtrim.bench.report.result_page import write_result_report
 from onnxtrim.bench.result_file import load_result, save_result
 from onnxtrim.bench.run_folder import Run, choose
 from onnxtrim.bench.session import RunOptions
@@ -94,6 +95,9 @@ def command(output: Path, data: Path, epochs: int, launches: int, seed: int, as_
         write_plots(run, output / "plots")
     except MissingExtraError as error:
         say(f"no PNG plots: {error}")
+    if judgement is not None:
+        found = load_result(output / "result.json")
+        write_result_report(found, output / "gate.html", judgement)
     if as_json:
         print_json({**sweep_json(run), "gate": None if judgement is None else judgement.to_json()})
     else:
@@ -216,7 +220,7 @@ def _gate(output: Path, run: Run, report: Report | None) -> Judgement | None:
 def _next(output: Path, model: Path, run: Run, page: Path) -> None:
     chosen = choose(run.candidates, run.spec.max_drop)
     best = run.model_path(run.candidate(chosen)) if chosen else output / "small.onnx"
-    say(f"report: {page} (open it in a browser; it needs no network)")
+    say(f"reports: {page}, and of the gate {output}/gate.html (they need no network)")
     say("next, on the same files:")
     say(f"  onnxtrim inspect {model}")
     say(

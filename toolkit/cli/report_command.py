@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from onnxtrim.bench.errors import InputError
+from onnxtrim.bench.gate import check_result, judge, load_policy
+from onnxtrim.bench.gate.measure import settings_for
 from onnxtrim.bench.report.page import write_report
 from onnxtrim.bench.report.pictures import write_plots
 from onnxtrim.bench.report.result_page import write_result_report
@@ -85,8 +88,8 @@ def _result(file: Path, output: Path | None, policy: Path | None, target: str | 
     check_output(page, file, raw_path(file), policy)
     judgement = None
     if policy is not None:
-        from onnxtrim.bench.gate import judge, load_policy
-
-        judgement = judge(found, load_policy(policy), target)
+        asked = replace(load_policy(policy), require_same_host=False)  # it is shown, not released
+        check_result(found, asked, settings=settings_for(asked, asked.target(target)).to_json())
+        judgement = judge(found, asked, target)
     write_result_report(found, page, judgement)
     return page
