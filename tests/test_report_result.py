@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from html import escape
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,10 +13,11 @@ import pytest
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.measurement import Measurement
 from onnxtrim.bench.report import metric_names, write_result_report
-from onnxtrim.bench.result_file import save_result
+from onnxtrim.bench.result_file import digest, save_result
 from onnxtrim.bench.results import Metric
 from tests import fake_result, fake_run
 from tests.cli import refused, run
+from tests.gate_cases import policy
 from tests.page import Page, ascii_of
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
@@ -227,20 +226,18 @@ def test_the_command_writes_the_page_beside_the_result(result: Path) -> None:
     assert "written: other.html" in run("report", "result.json", "-o", "other.html").err
 
 
-def test_a_policy_judges_the_result(result: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-
-    def judge(found: Measurement, policy: Any, target: str | None) -> fake_result.Judgement:
-        asked.append((found.model["path"], policy, target))
-        return fake_result.judgement("fail", "Fail: said by the policy.")
-
-    gate: Any = ModuleType("onnxtrim.bench.gate")
-    gate.judge, gate.load_policy = judge, Path.read_text
-    monkeypatch.setitem(sys.modules, "onnxtrim.bench.gate", gate)
-    Path("gate.toml").write_text("rules")
-    assert run("report", "result.json", "--policy", "gate.toml", "--target", "phone").code == 0
-    assert asked == [("models/small.onnx", "rules", "phone")]
-    assert Page.read(result / "result.html").data["verdict"] == "Fail: said by the policy."
+def test_a_policy_judges_the_result(result: Path) -> None:
+    Path("gate.toml").write_text(policy("latency.p50.ratio max = 0.9", "memory.steady max = '1 B'"))
+    assert run("report", "result.json", "--policy", "gate.toml", "--target", "here").code == 0
+    words = Page.read(result / "result.html").data["verdict"]
+    assert words.startswith("FAIL: ")
+    judged = run("gate", "gate.toml", "--from", "result.json", "--quiet")
+    assert judged.out.strip() == words or judged.code == 2, "elsewhere it may only be shown"
+    refused("report", "result.json", "--policy", "gate.toml", "--target", "x", says="no target 'x'")
+    Path("gate.toml").write_text(
+        policy("latency.p50.ratio max = 0.9").replace("threads = 1", "threads = 3")
+    )
+    refused("report", "result.json", "--policy", "gate.toml", says="measured with threads = 1")
 
 
 def test_the_command_refuses_what_does_not_fit(result: Path) -> None:
@@ -252,6 +249,6 @@ def test_the_command_refuses_what_does_not_fit(result: Path) -> None:
     refused("report", "result.json", "-o", "result.npz", says="the output is the input")
     value = json.loads(Path("result.json").read_text())
     del value["details"]["profile"]["layers"]
-    Path("result.json").write_text(json.dumps(value))
+    Path("result.json").write_text(json.dumps({**value, "digest": digest(value)}))
     refused("report", "result.json", says="details of the result are damaged")
     assert not Path("result.html").exists()
