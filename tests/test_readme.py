@@ -84,7 +84,7 @@ def test_the_set_up_commands_are_the_ones_that_are_tested_elsewhere() -> None:
 def test_the_demo_keeps_its_promises(demo: Path) -> None:
     output = demo / "demo-output"
     assert (output / "report.html").stat().st_size > 100_000
-    assert len(list((output / "plots").glob("*.png"))) == 3
+    assert len(list((output / "plots").glob("*.png"))) == 5
     sweep = run_json(["demo", "-o", "demo-output", *QUICK], demo)  # goes on where it was: at once
     pairs = [tuple(item["settings"].values()) for item in sweep["candidates"]]
     for pair in ((0.1, 0.4), (0.2, 0.5), (0.3, 0.6), (0.3, 0.8), (0.5, 1.0), (0.7, 1.2)):

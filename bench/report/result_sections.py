@@ -112,9 +112,10 @@ def _ratios(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     lead = (
-        "Each line is a metric of the candidate over that of the original, with its 95% interval;"
-        " the axis is logarithmic. Left of 1 is less, which is better of everything but samples per"
-        " second. A filled mark is a difference that was shown, an open one is not."
+        "Each line is a metric of the candidate over that of the original, with its 95% interval"
+        " (of memory, all repeats); the axis is logarithmic. Left of 1 is less, which is better of"
+        " everything but samples per second. A filled mark is a difference that was shown, an open"
+        " one is not."
     )
     if any(row.role == "copy" for row in rows):
         lead += (

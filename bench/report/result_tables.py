@@ -56,7 +56,7 @@ def metrics(found: Measurement) -> str:
         cells = _cells(found.metrics, name, pair)
         told = "".join(f"<td>{parts.breakable(cell)}</td>" for cell in cells)
         rows.append(f"<tr>{_name(name)}{told}</tr>")
-    note = "95% intervals in brackets; numbers without are exact."
+    note = "95% intervals in brackets, of memory all repeats; numbers without one did not vary."
     return _table("All metrics", heads, rows, note)
 
 

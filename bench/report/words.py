@@ -131,7 +131,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
         if isinstance(value, Mapping):
             yield from flatten(value, f"{name} ")
         elif isinstance(value, (list, tuple)):
-            yield name, ", ".join(str(item) for item in value)
+            yield name, ", ".join(str(item) for item in value) or NONE
         elif isinstance(value, bool):
             yield name, "yes" if value else "no"
         elif isinstance(value, int):
