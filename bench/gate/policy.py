@@ -61,7 +61,7 @@ class Rule:
         """The limits for people, as ``≤ 20 ms``."""
         parts = [f"≥ {show(self.min, self.unit)}"] if self.min is not None else []
         parts += [f"≤ {show(self.max, self.unit)}"] if self.max is not None else []
-        return " and ".join(parts) + (f" (± {show(self.slack, 'bytes')})" if self.slack else "")
+        return " and ".join(parts) + (f" (slack {show(self.slack, 'bytes')})" if self.slack else "")
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ def show(number: float, unit: str) -> str:
     if unit == "share":
         return f"{100 * number:.4g} %"
     if unit == "points":
-        return f"{number:+.4g} pp"
+        return f"{number:+.3g} pp"
     if unit in ("ratio", "value"):
         return f"{number:.4g}"
     return f"{number:.4g} {'/s' if unit == 'samples/s' else unit}"
