@@ -68,7 +68,7 @@ def command(
     """Measure MODEL in ONNX Runtime: latency, load time, memory, size.
 
     Needs neither torch nor the original's training code. Each launch is a fresh process and one
-    value of the interval; within a launch, two models take turns of about 20 ms.
+    value of the interval; within a launch, two models take turns of a few milliseconds.
 
     \b
     Example:
