@@ -94,7 +94,7 @@ def latency_verdict(result: LatencyResult, limit: float, rules: int = 1) -> look
     original differ by more than the tolerance.
     """
     logs = result.logs(0.5)
-    if len(result.calls) > COPY and looks.is_untrustworthy(result.logs(0.5, COPY)):
+    if copies_differ(result):
         why = "two runs of the original differ, so nothing measured here can be trusted now"
         return looks.undecided(logs, limit, why)
     found = looks.judge(logs, limit, rules)
@@ -105,6 +105,18 @@ def latency_verdict(result: LatencyResult, limit: float, rules: int = 1) -> look
     return found
 
 
+def copies_differ(result: LatencyResult) -> bool:
+    """Whether two runs of the original differ, if it ran against itself."""
+    return len(result.calls) > COPY and looks.is_untrustworthy(result.logs(0.5, COPY))
+
+
+def moving(result: LatencyResult) -> float | None:
+    """By what share the original's time changes a minute; ``None`` if it stands still."""
+    times = [launch.of(ORIGINAL)[0].at for launch in result.launches]
+    change = drift(times, [launch.median_log(ORIGINAL, 0.5) for launch in result.launches])
+    return None if change is None or abs(change) <= DRIFT else change
+
+
 def latency_warnings(result: LatencyResult) -> list[str]:
     """What makes the figures less trustworthy, in words."""
     found = []
@@ -113,15 +125,13 @@ def latency_warnings(result: LatencyResult) -> list[str]:
         found.append(
             f"the machine was busy: {busy}; ratios hold for this load, absolute times are too high"
         )
-    if len(result.calls) > COPY and looks.is_untrustworthy(result.logs(0.5, COPY)):
+    if copies_differ(result):
         low, high = (math.exp(end) for end in looks.copy_interval(result.logs(0.5, COPY))[1:])
         found.append(
             f"the original against itself: ratio {low:.4f} to {high:.4f} (99%); these ratios can't"
             " be trusted, measure again on a quieter machine"
         )
-    times = [launch.of(ORIGINAL)[0].at for launch in result.launches]
-    change = drift(times, [launch.median_log(ORIGINAL, 0.5) for launch in result.launches])
-    if change is not None and abs(change) > DRIFT:
+    if (change := moving(result)) is not None:
         found.append(
             f"not stationary: the original's time changed by {change:+.1%} a minute; the ratio"
             " holds, absolute times don't"

@@ -102,6 +102,15 @@ def undecided(logs: Sequence[float], limit: float, why: str, *, broken: bool = F
     return Verdict(INCONCLUSIVE, limit, len(logs), low, high, why, broken)
 
 
+def share_after(count: int) -> float:
+    """Part of the whole error that a claim may use after so many launches, planned or not.
+
+    That of the last look on the way; nothing before the first.
+    """
+    spent = [share for look, share in zip(LOOKS, SPENT) if look <= count]
+    return spent[-1] / sum(SPENT) if spent else 0.0
+
+
 def confidence_after(count: int) -> float:
     """Confidence of a two-sided interval after planned looks: 95% for all looks together."""
     return 1 - SPENT[LOOKS.index(count)] if count in LOOKS else 0.95

@@ -7,10 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onnxtrim.bench import looks
-from onnxtrim.bench.conditions import DRIFT, contention, drift
+from onnxtrim.bench.conditions import contention
 from onnxtrim.bench.gate.policy import Rule
-from onnxtrim.bench.latency_metrics import TAIL_LAUNCHES, latency_metrics
-from onnxtrim.bench.launches import COPY, ORIGINAL, LatencyResult
+from onnxtrim.bench.latency_metrics import (
+    TAIL_LAUNCHES,
+    copies_differ,
+    latency_metrics,
+    moving,
+)
+from onnxtrim.bench.launches import COPY
 from onnxtrim.bench.measurement import INDEPENDENT, Measurement
 from onnxtrim.bench.memory import MemoryResult
 from onnxtrim.bench.results import Metric, Metrics
@@ -38,9 +43,7 @@ class Evidence:
         """
         if rule.family not in OF_LAUNCHES or self.found.latency is None:
             return alpha
-        count = len(self.found.latency.launches)
-        shares = [share for look, share in zip(looks.LOOKS, looks.SPENT) if look <= count]
-        return alpha * (shares[-1] if shares else 0.0) / sum(looks.SPENT)
+        return alpha * looks.share_after(len(self.found.latency.launches))
 
     def interval(self, rule: Rule, confidence: float) -> Metric | None:
         """The metric of a rule, its interval at least as wide as a two-sided confidence asks.
@@ -108,7 +111,7 @@ class Evidence:
             return changed
         if len(latency.calls) <= COPY:
             return "the original did not run against itself (require_aa)"
-        if looks.is_untrustworthy(latency.logs(0.5, COPY)):
+        if copies_differ(latency):
             return "two runs of the original differ, so nothing measured here can be trusted now"
         return ""
 
@@ -123,14 +126,12 @@ class Evidence:
         absolute = timed and not rule.metric.endswith(".ratio")
         if not absolute or latency is None:
             return "", ""
-        change = _drift(latency)
-        moving = ""
-        if change is not None and abs(change) > DRIFT:
-            moving = f"the original's time changed by {change:+.1%} a minute"
+        change = moving(latency)
+        drifts = "" if change is None else f"the original's time changed by {change:+.1%} a minute"
         busy = contention(latency.wait_share(), latency.conditions)
         told = "" if busy is None else f"the machine was busy ({busy})"
         slow_fails = (rule.max is not None) != (rule.unit == "samples/s")
-        return (moving, told) if slow_fails else (moving or told, "")
+        return (drifts, told) if slow_fails else (drifts or told, "")
 
     def _unsteady(self, metric: str) -> str:
         kind = metric.split(".")[1]
@@ -149,8 +150,3 @@ class Evidence:
 def _unknown(metric: Metric) -> Metric:
     """The value without any bound: what is recorded is less certain than what is asked."""
     return Metric(metric.value, -math.inf, math.inf, metric.unit)
-
-
-def _drift(latency: LatencyResult) -> float | None:
-    times = [launch.of(ORIGINAL)[0].at for launch in latency.launches]
-    return drift(times, [launch.median_log(ORIGINAL, 0.5) for launch in latency.launches])

@@ -102,7 +102,7 @@ def _launches(rule: Rule, alpha: float, launch_seconds: float) -> Need:
 
 def _nearest(look: int, alpha: float) -> float:
     """Distance to the limit that so many launches decide."""
-    spent = alpha * looks.SPENT[looks.LOOKS.index(look)] / sum(looks.SPENT)
+    spent = alpha * looks.share_after(look)
     freedom = look - 2 * math.floor(0.2 * look) - 1
     error = _TRIMMED * LAUNCH_SD / math.sqrt(look)
     return (t_quantile(1 - spent, freedom) + t_quantile(_POWER, freedom)) * error

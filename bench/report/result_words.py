@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from onnxtrim.bench import looks
-from onnxtrim.bench.launches import COPY
+from onnxtrim.bench.latency_metrics import copies_differ
 from onnxtrim.bench.measurement import Measurement
 from onnxtrim.bench.report import words
 from onnxtrim.bench.results import Metric
@@ -42,12 +41,7 @@ def sentence(found: Measurement) -> str:
 
 def is_untrustworthy(found: Measurement) -> bool:
     """Whether two runs of the original differ."""
-    latency = found.latency
-    return (
-        latency is not None
-        and len(latency.calls) > COPY
-        and looks.is_untrustworthy(latency.logs(0.5, COPY))
-    )
+    return found.latency is not None and copies_differ(found.latency)
 
 
 def _of(metric: Metric | None, text: str, unit: str = "") -> str:

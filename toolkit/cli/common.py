@@ -49,6 +49,13 @@ class Points(click.FloatRange):
         return float(super().convert(number, param, ctx))
 
 
+def with_options(function: F, options: Sequence[Callable[[F], F]]) -> F:
+    """Add options, which help then lists in this order."""
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
 def with_json(function: F) -> F:
     """Add ``--json``, and ``--debug`` to the help (``main`` takes it out of the arguments)."""
     function = click.option(

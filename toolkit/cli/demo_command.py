@@ -14,6 +14,7 @@ from onnxtrim.bench.files import atomic_path, read_json, write_json, write_text
 from onnxtrim.bench.gate import Judgement, check_result, judge, load_policy, measure_for
 from onnxtrim.bench.gate.choice import choose_by
 from onnxtrim.bench.latency import Protocol
+from onnxtrim.bench.measurement import Measurement
 from onnxtrim.bench.model_file import model_sha256
 from onnxtrim.bench.report.page import write_report
 from onnxtrim.bench.report.pictures import write_plots
@@ -88,15 +89,16 @@ def command(output: Path, data: Path, epochs: int, launches: int, seed: int, as_
         _prepare(output, model, data, epochs, seed, report)
         run = _sweep(output, launches, report)
         published = _published(output, run, report)
-        judgement = _gate(output, run, report)
+        gated = _gate(output, run, report)
     page = output / "report.html"
     write_report(run, page)
     try:
         write_plots(run, output / "plots")
     except MissingExtraError as error:
         say(f"no PNG plots: {error}")
-    if judgement is not None:
-        found = load_result(output / "result.json")
+    judgement = None
+    if gated is not None:
+        found, judgement = gated
         write_result_report(found, output / "gate.html", judgement)
     if as_json:
         print_json({**sweep_json(run), "gate": None if judgement is None else judgement.to_json()})
@@ -194,7 +196,7 @@ def _published(output: Path, run: Run, report: Report | None) -> dict[str, str]:
     }
 
 
-def _gate(output: Path, run: Run, report: Report | None) -> Judgement | None:
+def _gate(output: Path, run: Run, report: Report | None) -> tuple[Measurement, Judgement] | None:
     """Choose by a policy on what the sweep measured, and confirm it on images it did not see."""
     path = output / "gate.toml"
     write_text(path, POLICY)
@@ -209,12 +211,12 @@ def _gate(output: Path, run: Run, report: Report | None) -> Judgement | None:
         with contextlib.suppress(InputError):
             found = load_result(kept)
             check_result(found, policy, {"candidate": model_sha256(model)})
-            return judge(found, policy, tried=chosen.tried)
+            return found, judge(found, policy, tried=chosen.tried)
     found = measure_for(
         policy, output / "model.onnx", model, data=output / "test.npz", progress=report
     )
     save_result(found, kept)
-    return judge(found, policy, tried=chosen.tried)
+    return found, judge(found, policy, tried=chosen.tried)
 
 
 def _next(output: Path, model: Path, run: Run, page: Path) -> None:

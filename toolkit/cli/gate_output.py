@@ -16,7 +16,7 @@ from onnxtrim.bench.files import write_text
 from onnxtrim.bench.gate import Judgement
 from onnxtrim.bench.gate.outputs import SIGNS, append_summary, github_commands, junit, markdown
 from onnxtrim.bench.text import one_line
-from onnxtrim.toolkit.cli.common import check_output, out, print_json, say, table
+from onnxtrim.toolkit.cli.common import check_output, out, print_json, say, table, with_options
 
 F = TypeVar("F", bound=Callable[..., Any])
 _WIDTH = 11  # characters of a bar
@@ -40,23 +40,22 @@ class Outputs:
 
 def with_outputs(function: F) -> F:
     """Add the options of :class:`Outputs`."""
-    for option in (
-        click.option("-q", "--quiet", is_flag=True, help="Print the verdict's sentence only."),
-        click.option(
-            "--markdown",
-            type=click.Path(path_type=Path),
-            metavar="MD",
-            help="Also write a summary in Markdown; on GitHub the job's summary has it anyway.",
-        ),
+    options = (
         click.option(
             "--junit",
             type=click.Path(path_type=Path),
             metavar="XML",
             help="Also write a JUnit report, one test case per rule.",
         ),
-    ):
-        function = option(function)
-    return function
+        click.option(
+            "--markdown",
+            type=click.Path(path_type=Path),
+            metavar="MD",
+            help="Also write a summary in Markdown; on GitHub the job's summary has it anyway.",
+        ),
+        click.option("-q", "--quiet", is_flag=True, help="Print the verdict's sentence only."),
+    )
+    return with_options(function, options)
 
 
 def tell(judgement: Judgement, outputs: Outputs, *, as_json: bool) -> NoReturn:

@@ -16,7 +16,16 @@ from onnxtrim.bench.measurement import Measurement
 from onnxtrim.bench.result_file import check_result_path, save_result
 from onnxtrim.bench.session import RunOptions
 from onnxtrim.bench.settings import Settings
-from onnxtrim.toolkit.cli.common import F, check_output, out, parse_shapes, print_json, say, warn
+from onnxtrim.toolkit.cli.common import (
+    F,
+    check_output,
+    out,
+    parse_shapes,
+    print_json,
+    say,
+    warn,
+    with_options,
+)
 from onnxtrim.toolkit.cli.layers import print_profile
 from onnxtrim.toolkit.cli.metrics import print_metrics
 
@@ -124,12 +133,12 @@ _OWN = (
 
 def with_measuring(function: F) -> F:
     """Add the options of every measurement."""
-    return _with(function, _SHARED)
+    return with_options(function, _SHARED)
 
 
 def with_protocol(function: F) -> F:
     """Add the options of a measurement that stands for itself."""
-    return _with(function, (*_SHARED, *_OWN))
+    return with_options(function, (*_SHARED, *_OWN))
 
 
 def settings(
@@ -232,12 +241,6 @@ def finish(found: Measurement, title: str, schema: str, *, as_json: bool) -> Non
             out().print(text)
     if codes:
         raise click.exceptions.Exit(CODES[FAIL] if CODES[FAIL] in codes else max(codes))
-
-
-def _with(function: F, options: Sequence[Callable[[F], F]]) -> F:
-    for option in reversed(options):
-        function = option(function)
-    return function
 
 
 def _run_options(own: dict[str, Any]) -> dict[str, Any]:
