@@ -11,11 +11,11 @@ from typing import Any, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxtrim.bench.bootstrap import paired_bootstrap
+from onnxtrim.bench.bootstrap import CONFIDENCES, paired_bootstrap
 from onnxtrim.bench.data import DataSource
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.gathered import Gathered, SampleMean
-from onnxtrim.bench.metrics import TOP1, find_metric, top1_sums
+from onnxtrim.bench.metrics import RELATIVE, TOP1, find_metric, top1_sums
 from onnxtrim.bench.predictions import ClassRows, Seen, class_rows, is_class_scores
 from onnxtrim.bench.results import Metric, Metrics
 from onnxtrim.bench.session import RunOptions, open_session, run
@@ -24,6 +24,7 @@ from onnxtrim.bench.stats import Interval, clopper_pearson, mcnemar_p, tango_int
 
 Progress = Callable[[str, int, int], None]
 PathLike = Union[str, "os.PathLike[str]"]
+Intervals = dict[str, list[list[float]]]
 
 
 @dataclass
@@ -44,6 +45,8 @@ class AccuracyCounts:
         squared_output: Sum of squares of the first model's outputs.
         steps: Top-1 accuracy over steps, if samples have steps.
         classes: The same counts for each class of the labels.
+        intervals: ``[confidence, low, high]`` of each metric that the bootstrap tells of, by name:
+            what is kept of it, since a claim may need another certainty than 95%.
     """
 
     samples: int = 0
@@ -57,6 +60,7 @@ class AccuracyCounts:
     squared_output: float = 0.0
     steps: SampleMean | None = None
     classes: ClassCounts = field(default_factory=ClassCounts)
+    intervals: Intervals = field(default_factory=dict)
 
     def relative_error(self) -> float | None:
         """‖second − first‖ / ‖first‖ over all first outputs; ``None`` if that is no number."""
@@ -72,6 +76,7 @@ class AccuracyCounts:
             "gains": self.gains,
             "relative_error": self.relative_error(),
             "classes": self.classes.to_json(independent=self.steps is None),
+            "intervals": self.intervals,
         }
 
 
@@ -81,32 +86,51 @@ def measure_accuracy(
     options: RunOptions | None = None,
     batch: int = 256,
     progress: Progress | None = None,
+    *,
+    metrics: Sequence[str] = (),
+    seed: int = 0,
 ) -> Metrics:
-    """Top-1 accuracy of one model, with its Clopper–Pearson interval.
+    """Metrics of one model: top-1 accuracy with its Clopper–Pearson interval, others bootstrapped.
 
     Args:
-        model: Its first output gives scores of shape ``(samples, classes)``.
-        data: Samples with labels.
+        model: Its first output gives scores of shape ``(samples, classes)``, or what the metrics
+            need.
+        data: Samples, with labels if the metrics need them.
         options: How to run it.
         batch: Samples at a time.
         progress: Called with ``("accuracy", done, total)``; the total is 0 if unknown.
+        metrics: As of :func:`compare_accuracy`, but none that is a difference to an original; none
+            for top-1.
+        seed: Of the bootstrap.
 
     Raises:
-        InputError: The outputs or the labels do not fit, or there are no labels.
+        InputError: The outputs or the labels do not fit, or there is no such metric.
     """
+    if relative := [name for name in metrics if name in RELATIVE]:
+        raise InputError(f"metric {relative[0]}: is of two models; compare them")
+    gathered: dict[str, Gathered] = {n: find_metric(n) for n in metrics if n != TOP1}
     session = open_session(model, options or RunOptions())
-    samples = right = 0
+    counts = AccuracyCounts()
     for part in data.batches(batch):
-        outputs = (run(session, part.feeds, str(model)),)
-        seen = Seen(outputs, part.labels, len(part), samples, (str(model),), data.name)
-        seen.need_labels("accuracy")
-        rows = class_rows(seen)
-        if rows.steps:
-            raise InputError(f"{data.name}: labels have steps; compare two models to measure that")
-        right += int(np.count_nonzero(rows.classes()[0] == rows.labels))
-        samples += len(part)
-        _report(progress, samples, data)
-    return {"accuracy.top1": _share(clopper_pearson(right, samples))}
+        found = run(session, part.feeds, str(model))
+        # A model beside itself: what a metric says of the second is what it says of one.
+        twice = (found, found)
+        seen = Seen(twice, part.labels, len(part), counts.samples, (str(model),) * 2, data.name)
+        if TOP1 in metrics or not metrics:
+            _count_right(counts, seen)
+        for metric in gathered.values():
+            metric.add(seen)
+        counts.samples += len(part)
+        _report(progress, counts.samples, data)
+    result: Metrics = {}
+    if counts.steps is not None:
+        gathered[TOP1] = counts.steps
+    elif counts.labelled:
+        result["accuracy.top1"] = _share(clopper_pearson(counts.right[1], counts.samples))
+    for name, metric in gathered.items():
+        plain = f"accuracy.{name}"
+        result[plain] = _bootstrapped(name, metric, seed)[plain]
+    return result
 
 
 def compare_accuracy(
@@ -160,7 +184,7 @@ def compare_accuracy(
         raise InputError(f"{data.name}: only {counts.labelled} of the samples have labels")
     found = _metrics(counts, seed)
     for name, metric in gathered.items():
-        found |= _bootstrapped(name, metric, seed)
+        found |= _bootstrapped(name, metric, seed, counts.intervals)
     return found, counts
 
 
@@ -174,18 +198,24 @@ def _add(counts: AccuracyCounts, seen: Seen, top1: bool) -> None:
         )
     _count_error(counts, scores)
     if top1:
-        seen.need_labels("top-1 accuracy")
-        rows = class_rows(seen)
-        _count(counts, rows)
-        counts.labelled += seen.samples
-        if rows.steps:
-            counts.steps = counts.steps or SampleMean(TOP1, top1_sums, "share")
-            counts.steps.add(seen)
-        else:
+        rows = _count_right(counts, seen)
+        if not rows.steps:
             _count_agreements(counts, rows)
     elif is_class_scores(scores[0], seen.samples) and not _has_numbers(seen):
         _count_agreements(counts, class_rows(replace(seen, labels=None)))
     counts.samples += seen.samples
+
+
+def _count_right(counts: AccuracyCounts, seen: Seen) -> ClassRows:
+    """Top-1 accuracy of one batch."""
+    seen.need_labels("top-1 accuracy")
+    rows = class_rows(seen)
+    _count(counts, rows)
+    counts.labelled += seen.samples
+    if rows.steps:
+        counts.steps = counts.steps or SampleMean(TOP1, top1_sums, "share")
+        counts.steps.add(seen)
+    return rows
 
 
 def _has_numbers(seen: Seen) -> bool:
@@ -222,7 +252,7 @@ def _metrics(counts: AccuracyCounts, seed: int) -> Metrics:
     if counts.classed == count:
         metrics["accuracy.agreement"] = _share(clopper_pearson(counts.agreements, count))
     if counts.steps is not None:  # steps of a sample are not independent
-        metrics |= _bootstrapped(TOP1, counts.steps, seed)
+        metrics |= _bootstrapped(TOP1, counts.steps, seed, counts.intervals)
     elif counts.labelled:
         p = mcnemar_p(counts.losses, counts.gains)
         metrics |= {
@@ -235,16 +265,28 @@ def _metrics(counts: AccuracyCounts, seed: int) -> Metrics:
     return metrics
 
 
-def _bootstrapped(name: str, metric: Gathered, seed: int) -> Metrics:
-    found = paired_bootstrap(metric.resampled(), seed)
-    if math.isnan(found.delta.value):
+def _bootstrapped(name: str, metric: Gathered, seed: int, kept: Intervals | None = None) -> Metrics:
+    """The metric of both models; its intervals of other confidences go into ``kept``."""
+    drawn = paired_bootstrap(metric.resampled(), seed)
+    if math.isnan(drawn.whole[1] - drawn.whole[0]):
         raise InputError(f"metric {name}: no sample counts, so it has no value")
     share = metric.unit == "share"
+    plain = f"accuracy.{name}"
+    for confidence in CONFIDENCES if kept is not None else ():
+        _, low, high = drawn.at(confidence).candidate
+        kept.setdefault(plain, []).append([confidence, low, high])
+        ends = _difference(drawn.at(confidence).delta, share=share)
+        kept.setdefault(f"{plain}.delta", []).append([confidence, ends.low, ends.high])
+    found = drawn.at()
     return {
-        f"accuracy.{name}": Metric(*found.candidate, metric.unit),
-        f"accuracy.{name}.original": Metric(*found.original, metric.unit),
-        f"accuracy.{name}.delta": _points(found.delta) if share else Metric(*found.delta, "value"),
+        plain: Metric(*found.candidate, metric.unit),
+        f"{plain}.original": Metric(*found.original, metric.unit),
+        f"{plain}.delta": _difference(found.delta, share=share),
     }
+
+
+def _difference(delta: Interval, *, share: bool) -> Metric:
+    return _points(delta) if share else Metric(*delta, "value")
 
 
 def _share(interval: Interval) -> Metric:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import selectors
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,6 +32,10 @@ _START_WORKER = (
     "import sys; sys.path[:] = filter(None, sys.path);"
     " from onnxtrim.bench.worker import main; main()"
 )
+WAITS_FOR_PIPES = sys.platform != "win32"
+"""Whether a pipe can be waited for with a time limit."""
+
+_BLOCK = 1 << 16
 _START = 300.0  # seconds until the process has imported what it needs
 _SLACK = 60.0  # seconds beyond what the calls should take, and
 _TIMES_SLOWER = 20.0  # how much slower they may get
@@ -62,7 +68,13 @@ class Arm:
             stderr=self._stderr,
             env=_environment(pad),
         )
+        assert self._process.stdout is not None
+        self._channel = self._process.stdout.fileno()
         self._received = b""  # what has come after the last whole line
+        self._blocks: queue.Queue[bytes] | None = None if WAITS_FOR_PIPES else queue.Queue()
+        self._reader = threading.Thread(target=self._read_on, daemon=True)
+        if self._blocks is not None:
+            self._reader.start()
 
     @property
     def pid(self) -> int:
@@ -82,6 +94,8 @@ class Arm:
         assert self._process.stdout is not None
         self._process.kill()  # all is answered, and nothing in it needs an orderly end
         self._process.wait()
+        if self._blocks is not None:
+            self._reader.join()  # it ends with the process
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         self._process.stdout.close()
@@ -121,24 +135,40 @@ class Arm:
         return answer
 
     def _line(self, seconds: float) -> bytes:
-        assert self._process.stdout is not None
-        channel = self._process.stdout.fileno()
         deadline = time.monotonic() + seconds
-        with selectors.DefaultSelector() as selector:
-            selector.register(channel, selectors.EVENT_READ)
-            while b"\n" not in self._received:
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    self._process.kill()
-                    raise WorkerError(
-                        f"{self.model}: the measuring process gave no answer for {seconds:.0f} s"
-                        " and was ended; is the machine overloaded?"
-                    )
-                block = os.read(channel, 1 << 16)
-                if not block:
-                    raise self._death()
-                self._received += block
+        while b"\n" not in self._received:
+            block = self._block(max(0.0, deadline - time.monotonic()))
+            if block is None:
+                self._process.kill()
+                raise WorkerError(
+                    f"{self.model}: the measuring process gave no answer for {seconds:.0f} s"
+                    " and was ended; is the machine overloaded?"
+                )
+            if not block:
+                raise self._death()
+            self._received += block
         line, _, self._received = self._received.partition(b"\n")
         return line
+
+    def _block(self, seconds: float) -> bytes | None:
+        """What the process wrote, nothing at its end; ``None`` if nothing comes for so long."""
+        if self._blocks is not None:
+            try:
+                return self._blocks.get(timeout=seconds)
+            except queue.Empty:
+                return None
+        channel = self._channel
+        with selectors.DefaultSelector() as selector:
+            selector.register(channel, selectors.EVENT_READ)
+            return os.read(channel, _BLOCK) if selector.select(seconds) else None
+
+    def _read_on(self) -> None:
+        """Where pipes can't be waited for: read in a thread."""
+        assert self._blocks is not None
+        block = b"more"
+        while block:
+            block = os.read(self._channel, _BLOCK)
+            self._blocks.put(block)
 
     def _death(self) -> WorkerError:
         code = self._process.wait()

@@ -20,6 +20,10 @@ from onnxtrim.bench.stats import Interval
 Weights = NDArray[np.float64]
 
 DRAWS = 2000
+
+CONFIDENCES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
+"""Confidences that result files hold the intervals of; beyond them too few draws are left."""
+
 _ELEMENTS = 2**20  # of one array at a time, or of one draw if that has more
 
 
@@ -48,8 +52,31 @@ class Paired(NamedTuple):
     delta: Interval
 
 
-def paired_bootstrap(metric: Resampled, seed: int = 0, draws: int = DRAWS) -> Paired:
-    """A metric of two models with 95% percentile intervals, both on the same draws of samples.
+@dataclass(frozen=True)
+class Drawn:
+    """A metric of two models, and what draws of the samples make of it.
+
+    Attributes:
+        whole: Of all samples: of the original, of the candidate.
+        draws: Of the draws, shape ``(draws, 2)``.
+    """
+
+    whole: NDArray[np.float64]
+    draws: NDArray[np.float64]
+
+    def at(self, confidence: float = 0.95) -> Paired:
+        """With percentile intervals of a confidence, the difference from the same draws."""
+        first, second = self.whole
+        before, after = self.draws.T
+        return Paired(
+            _interval(first, before, confidence),
+            _interval(second, after, confidence),
+            _interval(second - first, after - before, confidence),
+        )
+
+
+def paired_bootstrap(metric: Resampled, seed: int = 0, draws: int = DRAWS) -> Drawn:
+    """A metric of two models on draws of the samples, the same for both.
 
     A draw takes as many samples as there are, with replacement. Memory does not grow with the
     draws, and with the samples only as the metric's own values do; time grows with both: about a
@@ -70,13 +97,8 @@ def paired_bootstrap(metric: Resampled, seed: int = 0, draws: int = DRAWS) -> Pa
     for start in range(0, draws, size):
         weights = _draw(rng, metric.counts, total, min(size, draws - start))
         parts.append(metric.values(weights))
-    drawn = np.concatenate(parts)
     whole = metric.values(metric.counts[None].astype(np.float64))[0]
-    return Paired(
-        _interval(whole[0], drawn[:, 0]),
-        _interval(whole[1], drawn[:, 1]),
-        _interval(whole[1] - whole[0], drawn[:, 1] - drawn[:, 0]),
-    )
+    return Drawn(whole, np.concatenate(parts))
 
 
 def alike(rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -98,9 +120,9 @@ def _draw(rng: np.random.Generator, counts: NDArray[np.int64], total: int, size:
     return weights.reshape(size, units).astype(np.float64)
 
 
-def _interval(value: float, drawn: NDArray[np.float64]) -> Interval:
+def _interval(value: float, drawn: NDArray[np.float64], confidence: float) -> Interval:
     known = drawn[~np.isnan(drawn)]
     if len(known) == 0:
         return Interval(float(value), float(value), float(value))
-    low, high = np.percentile(known, [2.5, 97.5])
+    low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(value), float(low), float(high))

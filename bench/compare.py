@@ -48,6 +48,7 @@ def compare(
     settings: Settings | None = None,
     progress: Progress | None = None,
     decided: Decided | None = None,
+    until: float | None = None,
 ) -> Measurement:
     """Measure a candidate beside its original: size, accuracy, memory, load time and latency.
 
@@ -60,6 +61,7 @@ def compare(
         settings: What to measure, and how.
         progress: Called with what is being done, how much is done, and the total.
         decided: As of :func:`.compare_latency`.
+        until: Likewise.
 
     Raises:
         InputError: Unfit files, models, data or settings.
@@ -69,7 +71,7 @@ def compare(
     chosen = settings or Settings()
     if chosen.claims:
         chosen = replace(chosen, protocol=replace(chosen.protocol, rules=chosen.claims))
-    return _measure([candidate, original], data, chosen, progress, decided)
+    return _measure([candidate, original], data, chosen, progress, decided, until)
 
 
 def bench_model(
@@ -92,13 +94,14 @@ def _measure(
     settings: Settings,
     progress: Progress | None,
     decided: Decided | None = None,
+    until: float | None = None,
 ) -> Measurement:
     """Measure ``[model]`` or ``[candidate, original]``; what is quick and may fail comes first."""
     inputs = check_models(models, settings.options)
     source = None
     if data is not None:
-        pair = len(models) == 2  # a single model's accuracy is top-1 only
-        source = data if isinstance(data, DataSource) else open_data(data, inputs, any_labels=pair)
+        free = len(models) == 2 or bool(settings.metrics)
+        source = data if isinstance(data, DataSource) else open_data(data, inputs, any_labels=free)
     if settings.max_drop is not None and source is None:
         raise InputError("max_drop needs samples with labels to judge accuracy")
     feeds, labelled = _feeds(inputs, source, settings)
@@ -128,16 +131,11 @@ def _measure(
     if source is not None and settings.accuracy and len(models) == 2:
         found, verdict = _compare_accuracy(models, source, settings, progress, details)
         metrics |= found
-    elif source is not None and settings.accuracy and labelled:
+    elif source is not None and settings.accuracy and (labelled or settings.metrics):
         rest = (source, settings.options, settings.eval_batch, progress)
-        metrics |= measure_accuracy(models[0], *rest)
-    memory: list[MemoryResult] = []
-    if settings.memory:
-        memory = _memory(models, feeds, settings, progress, metrics, details)
-    if settings.throughput:
-        batches = {settings.batch, settings.throughput}
-        some = {size: _feeds(inputs, source, replace(settings, batch=size))[0] for size in batches}
-        metrics |= _throughput(models, some, settings, progress, details)
+        metrics |= measure_accuracy(
+            models[0], *rest, metrics=settings.metrics, seed=settings.protocol.seed
+        )
     if source is not None:
         details["data"] = _about(source)
     whole = Measurement(
@@ -147,13 +145,22 @@ def _measure(
         settings=settings.to_json(),
         machine=machine,
         details=details,
-        warnings=(*used, *_warnings(settings, memory)),
+        warnings=tuple(used),
         latency=None,
         verdict=verdict,
     )
+    memory: list[MemoryResult] = []
     try:
+        if settings.memory:
+            memory = _memory(models, feeds, settings, progress, metrics, details)
+        if settings.throughput:
+            batches = {settings.batch, settings.throughput}
+            some = {n: _feeds(inputs, source, replace(settings, batch=n))[0] for n in batches}
+            metrics |= _throughput(models, some, settings, progress, details)
+        warnings = (*used, *_warnings(settings, memory))
+        whole = replace(whole, metrics=metrics, warnings=warnings)
         if settings.latency:
-            latency = _latency(models, feeds, settings, progress, decided)
+            latency = _latency(models, feeds, settings, progress, decided, until)
             now = fingerprint()
             changed = [name for name in _CHANGES if now[name] != machine[name]]
             broken = f"{', '.join(changed)} of the machine changed meanwhile" if changed else ""
@@ -212,7 +219,7 @@ def _compare_accuracy(
     if counts.steps is not None:
         raise InputError(
             f"{source.name}: the labels have steps, which are not independent, so max_drop can't be"
-            " judged; give one label per sample"
+            " judged; put a rule of a gate on accuracy.top1.delta"
         )
     verdict = non_inferior(
         counts.losses,
@@ -281,11 +288,12 @@ def _latency(
     settings: Settings,
     progress: Progress | None,
     decided: Decided | None,
+    until: float | None,
 ) -> LatencyResult:
     rest = (feeds, settings.options, settings.protocol, progress)
     if len(models) == 1:
         return measure_latency(models[0], *rest)
-    return compare_latency(models[1], models[0], *rest, decided=decided)
+    return compare_latency(models[1], models[0], *rest, decided=decided, until=until)
 
 
 def _with_profile(
@@ -326,6 +334,8 @@ def _used_before(model: PathLike, source: DataSource, settings: Settings) -> lis
 
 def _warnings(settings: Settings, memory: list[MemoryResult]) -> list[str]:
     found = []
+    if settings.protocol.cold and settings.latency:
+        found.append("load times are from a cold page cache, as far as the system dropped it")
     threads, useful = settings.options.resolved().threads, default_threads()
     if threads > useful:
         found.append(f"{threads} threads on {useful} usable CPUs: latency is not representative")

@@ -24,6 +24,7 @@ from onnxtrim.bench.conditions import between, snapshot
 from onnxtrim.bench.errors import InputError, WorkerError
 from onnxtrim.bench.files import sha256_file
 from onnxtrim.bench.launches import ORIGINAL, LatencyResult, Launch, Round
+from onnxtrim.bench.model_file import drop_cached
 from onnxtrim.bench.pacing import (
     MIN_CALLS,
     REVIEW,
@@ -58,6 +59,7 @@ class Protocol:
             decides (see :mod:`.looks`), and ``launches`` is not used.
         rules: How many claims are judged together, see :func:`.looks.judge`.
         hertz: Calls per second (a camera, a request now and then); 0 for one after another.
+        cold: Whether models are taken out of the page cache before they are loaded.
     """
 
     launches: int = 8
@@ -68,6 +70,7 @@ class Protocol:
     limit: float | None = None
     rules: int = 1
     hertz: float = 0.0
+    cold: bool = False
 
     def __post_init__(self) -> None:
         if self.launches < 2:
@@ -102,6 +105,7 @@ def compare_latency(
     protocol: Protocol | None = None,
     progress: Progress | None = None,
     decided: Decided | None = None,
+    until: float | None = None,
 ) -> LatencyResult:
     """Latency and load time of two models, taking turns.
 
@@ -114,6 +118,7 @@ def compare_latency(
         progress: Called with ``("latency", done, total)`` after each launch.
         decided: Called at the planned looks, in place of judging ``protocol.limit``: launches end
             when it says that all is decided.
+        until: Value of ``time.monotonic()`` from which on no launch is begun, after the second.
 
     Raises:
         InputError: ONNX Runtime refuses a model or the feeds.
@@ -131,7 +136,7 @@ def compare_latency(
 
     if decided is None and limit is not None:
         decided = within
-    return _Measuring(models, protocol, decided=decided).run(
+    return _Measuring(models, protocol, decided=decided, until=until).run(
         feeds, options or RunOptions(), progress
     )
 
@@ -174,6 +179,7 @@ class _Measuring:
     slower: tuple[float, ...] = ()
     ramp: float = 0.0
     decided: Decided | None = None
+    until: float | None = None
     calls: list[int] = field(default_factory=list)
     settle: list[int] = field(default_factory=list)
     rounds: int = 0
@@ -211,6 +217,8 @@ class _Measuring:
                 while len(done) < most and not (
                     self.decided and len(done) in looks.LOOKS and self.decided(result())
                 ):
+                    if self.until is not None and len(done) > 1 and time.monotonic() > self.until:
+                        break
                     if progress is not None:
                         progress("latency", len(done), most)
                     self.launch = len(done)
@@ -234,6 +242,8 @@ class _Measuring:
             for arm in arms.values():
                 arm.wait_ready()
             for i in order:
+                if self.protocol.cold:
+                    drop_cached(self.models[i])
                 opened[i] = arms[i].ask("open", model=self.models[i], **command)
                 seconds = patience(WARM_UP_CALLS, opened[i]["first_run_ms"])
                 warm[i] = arms[i].ask("warm_up", seconds=seconds)

@@ -48,6 +48,9 @@ Values = NDArray[np.float64]
 TOP1 = "top1"
 """Counted apart, for it has exact intervals."""
 
+RELATIVE = ("cosine", "kl")
+"""Differences to an original, which one model alone does not have."""
+
 _LEAST = 1e-12  # a probability in a logarithm
 
 

@@ -61,6 +61,23 @@ def model_sha256(path: str | os.PathLike[str]) -> str:
     return files_sha256([Path(path), *check_model_file(path)])
 
 
+def drop_cached(path: str | os.PathLike[str]) -> None:
+    """Take a model and its external data out of the page cache, as far as the system does that.
+
+    Raises:
+        InputError: The system has no call for it, or a file can't be read.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        raise InputError("cold: this system can't take files out of its cache; leave it out")
+    for file in check_model_file(path):
+        try:
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())  # what is not on the disk yet can't be dropped
+                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        except OSError as error:
+            raise InputError(f"{file}: can't be read ({error.strerror})") from error
+
+
 def read_model_proto(path: str | os.PathLike[str]) -> onnx.ModelProto:
     """Parse a model without its external data, and check that it is whole.
 

@@ -32,6 +32,9 @@ from onnxtrim.bench.verdict import Verdict, non_inferior
 MOST_BYTES = 2**30
 """Of the raw rounds; a call takes 8."""
 
+_COMPUTED = ("latency", "load", "energy", "memory", "throughput")
+"""Families of metrics that are computed anew from the evidence, and taken from nowhere else."""
+
 SCHEMAS = ("onnxtrim.bench/1", "onnxtrim.compare/1")
 
 
@@ -98,7 +101,8 @@ def load_result(path: str | os.PathLike[str]) -> Measurement:
         for role in ("candidate", "original") if pair else ("model",):
             about = JsonReader(value.get(role, dict), f"{path}: {role}")
             about.get("path", str), about.get("sha256", str)
-        metrics = _metrics(value.get("metrics", dict))
+        recorded = _metrics(value.get("metrics", dict))
+        metrics = {k: v for k, v in recorded.items() if k.partition(".")[0] not in _COMPUTED}
         _require_evidence(options, details, metrics)
         again = memory_from_details(details, arena=bool(options["arena"]))
         if "throughput" in details:
@@ -131,11 +135,20 @@ def _require_evidence(
     """What was asked must have been measured, or a claim would vanish."""
     for name, evidence in (("limit", "latency"), ("max_drop", "accuracy")):
         if options[name] is not None and evidence not in details:
-            raise ValueError(f"{name} was to be judged, but there is no {evidence}")
+            broken = details.get("not_finished")
+            why = f"; it broke off ({broken})" if broken else ""
+            raise ValueError(f"{name} was to be judged, but there is no {evidence}{why}")
     if "accuracy" in details:
         counts = [details["accuracy"][name] for name in ("samples", "losses", "gains")]
         if any(type(count) is not int or count < 0 for count in counts):
             raise ValueError("counts of samples that are no counts")
+        _check_intervals(details["accuracy"].get("intervals", {}))
+        for part in details["accuracy"]["classes"]:
+            some = [part[name] for name in ("losses", "gains", "samples", "class")]
+            if any(type(count) is not int or count < 0 for count in some):
+                raise ValueError("counts of a class that are no counts")
+            if not some[0] + some[1] <= some[2] > 0:
+                raise ValueError("more flips than samples of a class")
         if INDEPENDENT in metrics and not sum(counts[1:]) <= counts[0] > 0:
             raise ValueError("more flips than samples")
     if not isinstance(details.get("data", {}), dict):
@@ -147,6 +160,18 @@ def _require_evidence(
                 steady = [size for size in repeat["steady_pss"] if size is not None]
                 if any(type(size) is not int for size in (*peaks, *steady)) or min(peaks) < 0:
                     raise ValueError(f"memory of the {role} that is no number of bytes")
+
+
+def _check_intervals(intervals: Mapping[str, Any]) -> None:
+    """Of a metric, the more certain ones must hold the less certain ones."""
+    for name, told in intervals.items():
+        before = (0.0, math.inf, -math.inf)
+        for confidence, low, high in sorted(told):
+            if not (before[0] < confidence < 1 and low <= high):
+                raise ValueError(f"intervals of {name} that are none")
+            if not (low <= before[1] and high >= before[2]):
+                raise ValueError(f"intervals of {name} that don't hold each other")
+            before = (confidence, low, high)
 
 
 def _with_rounds(

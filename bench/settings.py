@@ -29,8 +29,8 @@ class Settings:
             throughput.
         both_arenas: Whether also with the other setting of the memory arena.
         accuracy: Whether to measure accuracy, if there is data.
-        metrics: What accuracy is in a comparison: names of :mod:`onnxtrim.bench.metrics`, or
-            ``"top1"``; none for top-1 if there are labels.
+        metrics: What accuracy is: names of :mod:`onnxtrim.bench.metrics`, or ``"top1"``; none for
+            top-1 if there are labels.
         max_drop: Percentage points of top-1 accuracy that a candidate may lose; judged in a
             comparison, see :func:`onnxtrim.bench.verdict.non_inferior`.
         fresh_data: Whether to refuse samples that the candidate was made with, as ``max_drop``

@@ -28,6 +28,13 @@ import numpy as np
 
 from onnxtrim.bench.conditions import EnergyCounter
 from onnxtrim.bench.errors import InputError
+from onnxtrim.bench.process import (
+    ProcessMemory,
+    anonymous_and_file,
+    involuntary_switches,
+    proportional,
+    run_queue_wait,
+)
 
 MIN_WARM_CALLS = 3
 MIN_WARM_SECONDS = 0.25
@@ -124,18 +131,18 @@ class Worker:
         self._position = first
         settle_ns = [self._timed_call(pause, slower) for _ in range(settle)]
         energy = self._energy.read()
-        wait, switches, cpu = _run_queue_wait(), _switches(), time.process_time_ns()
+        wait, switches, cpu = run_queue_wait(), involuntary_switches(), time.process_time_ns()
         begin = time.perf_counter_ns()
         calls_ns = [self._timed_call(pause, slower) for _ in range(calls)]
         wall = time.perf_counter_ns() - begin
-        cpu, wait_after = time.process_time_ns() - cpu, _run_queue_wait()
+        cpu, wait_after = time.process_time_ns() - cpu, run_queue_wait()
         return {
             "settle_ns": settle_ns,
             "calls_ns": calls_ns,
             "wall_ns": wall,
             "cpu_ns": cpu,
             "wait_ns": None if wait is None or wait_after is None else wait_after - wait,
-            "switches": _switches() - switches,
+            "switches": involuntary_switches() - switches,
             "joules": self._energy.since(energy),
         }
 
@@ -170,15 +177,18 @@ class Worker:
         settings = RunOptions(**options)
         samples = _load_feeds(feeds)
         gc.collect()
-        reset = _reset_peak()
-        rss, pss, split = _status("VmRSS") or _max_rss(), _pss(), _split()
+        memory = ProcessMemory()
+        memory.reset()
+        rss, pss, split = memory.resident(), proportional(), anonymous_and_file()
         session = open_session(model, settings)
-        load_peak, load_pss = _peak(reset) - rss, _grown(pss)
-        load_split = [None if a is None or b is None else b - a for a, b in zip(split, _split())]
-        _reset_peak()
+        load_peak, load_pss = memory.peak() - rss, _grown(pss)
+        load_split = [
+            None if a is None or b is None else b - a for a, b in zip(split, anonymous_and_file())
+        ]
+        memory.reset()
         calls = list(_bound_calls(session, samples[:1]))
         _first_call(calls[0], model)
-        run_peak = _peak(reset) - rss
+        run_peak = memory.peak() - rss
         calls += _bound_calls(session, samples[1:])
         steady = []
         for index in range(runs):
@@ -191,7 +201,7 @@ class Worker:
             "load_pss": load_pss,
             "load_split": load_split,
             "steady_pss": steady,
-            "method": "hwm" if reset else "maxrss",
+            "method": memory.method,
         }
 
     def profile(
@@ -280,67 +290,9 @@ def _is_steady(times: list[int]) -> bool:
     return abs(last - before) < STEADY * before
 
 
-def _run_queue_wait() -> int | None:
-    """Nanoseconds that this thread has been runnable without a CPU (Linux)."""
-    try:
-        return int(Path("/proc/self/schedstat").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return None
-
-
-def _switches() -> int:
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
-
-
-def _reset_peak() -> bool:
-    """Start VmHWM anew; False where the kernel does not allow it."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def _peak(reset: bool) -> int:
-    return (_status("VmHWM") if reset else None) or _max_rss()
-
-
-def _max_rss() -> int:
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _status(key: str) -> int | None:
-    return _kilobytes("/proc/self/status", key)
-
-
-def _pss() -> int | None:
-    return _kilobytes("/proc/self/smaps_rollup", "Pss")
-
-
-def _split() -> list[int | None]:
-    """Proportional size of anonymous and of file pages (Linux 5.4 and later)."""
-    return [_kilobytes("/proc/self/smaps_rollup", key) for key in ("Pss_Anon", "Pss_File")]
-
-
-def _grown(pss: int | None) -> int | None:
-    now = _pss()
-    return None if pss is None or now is None else now - pss
-
-
-def _kilobytes(path: str, key: str) -> int | None:
-    try:
-        lines = Path(path).read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) * 1024
-    return None
+def _grown(before: int | None) -> int | None:
+    now = proportional()
+    return None if before is None or now is None else now - before
 
 
 def _answer(worker: Worker, line: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from onnxtrim.bench.accuracy import compare_accuracy, measure_accuracy
+from onnxtrim.bench.bootstrap import CONFIDENCES
 from onnxtrim.bench.data import DataSource, InputSpec, open_data
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.stats import clopper_pearson, mcnemar_p, tango_interval
@@ -82,6 +83,25 @@ def test_one_model(models: tuple[Path, Path]) -> None:
     assert (found.value, found.low, found.high) == clopper_pearson(2, 3)
     with pytest.raises(InputError, match="no labels"):
         measure_accuracy(models[0], source(x))
+
+
+def test_metrics_of_one_model(models: tuple[Path, Path]) -> None:
+    """The same figures as beside another model."""
+    rng = np.random.default_rng(2)
+    x = rng.random((200, 3))
+    data = source(x, (x + rng.random((200, 3))).argmax(1))
+    names = ["top1", "f1", "auc"]
+    pair, _ = compare_accuracy(*models, data, metrics=names)
+    for model, end in zip(models, (".original", "")):
+        alone = measure_accuracy(model, data, metrics=names)
+        assert list(alone) == [f"accuracy.{name}" for name in names]
+        assert alone == {name: pair[f"{name}{end}"] for name in alone}
+    for name in ("cosine", "kl"):
+        with pytest.raises(InputError, match="is of two models"):
+            measure_accuracy(models[0], data, metrics=[name])
+    specs = [InputSpec("x", F32, ("n", 3))]
+    numbers = open_data({"x": x.astype(np.float32), "labels": x}, specs, any_labels=True)
+    assert list(measure_accuracy(models[0], numbers, metrics=["rmse"])) == ["accuracy.rmse"]
 
 
 def test_batch_size_changes_nothing(models: tuple[Path, Path]) -> None:
@@ -208,6 +228,11 @@ def test_steps_and_several_inputs(tmp_path: Path) -> None:
     classes = counts.to_json()["classes"]
     assert sum(each["samples"] for each in classes) == kept.sum()
     assert all(list(each["delta"]) == ["value"] for each in classes)
+    alone = measure_accuracy(sequences(tmp_path)[1], data, metrics=["top1"])
+    assert alone["accuracy.top1"] == metrics["accuracy.top1"]
+    told = counts.intervals["accuracy.top1.delta"]
+    assert [confidence for confidence, _, _ in told] == list(CONFIDENCES)
+    assert [told[2][1], told[2][2]] == [delta.low, delta.high]
     masked = open_data({"x": x, "z": z, "labels": labels * 0 - 100}, specs, any_labels=True)
     with pytest.raises(InputError, match="no sample counts"):
         compare_accuracy(*sequences(tmp_path), masked)

@@ -208,3 +208,5 @@ def test_metrics_of_the_settings(pair: tuple[Path, Path]) -> None:
         compare(*pair, data=samples(5), settings=replace(NOTHING, metrics=("f2",)))
     with pytest.raises(InputError, match="give integers, the class of each sample"):
         bench_model(pair[0], data=samples(20, labels=labels), settings=NOTHING)
+    alone = bench_model(pair[0], data=samples(20, labels=labels), settings=settings)
+    assert alone.metrics["accuracy.rmse"] == result.metrics["accuracy.rmse.original"]

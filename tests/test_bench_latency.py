@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from onnxtrim.bench.latency import Protocol, compare_latency, measure_latency
 from onnxtrim.bench.latency_metrics import latency_metrics
 from onnxtrim.bench.launches import LatencyResult
 from onnxtrim.bench.memory import MemoryResult, measure_memory, memory_metrics
+from onnxtrim.bench.model_file import drop_cached
 from tests.bench_models import save_mlp
 from tests.simulated import ONE, FakeArm, Weather, feeds
 
@@ -48,6 +51,50 @@ def test_order_is_abba_or_baab(monkeypatch: pytest.MonkeyPatch, paths: tuple[Pat
     assert [k.order for k in again.launches] == [k.order for k in result.launches]
     assert result.wait_share() == pytest.approx(0.25, abs=1e-3)
     assert result.to_json()["rounds"] == [24] * 4
+
+
+def test_no_launch_is_begun_after_a_time(
+    monkeypatch: pytest.MonkeyPatch, paths: tuple[Path, Path]
+) -> None:
+    """Two are made in any case, or there would be no interval."""
+    monkeypatch.setattr(FakeArm, "weather", Weather(0, ratio=1.0), raising=False)
+    monkeypatch.setattr(latency, "Arm", FakeArm)
+    protocol = Protocol(launches=6, rounds=2)
+    for until, made in ((0.0, 2), (time.monotonic() + 600, 6)):
+        found = compare_latency(*paths, feeds(), ONE, protocol, until=until)
+        assert len(found.launches) == made
+
+
+def test_cold_loads_drop_each_model_before_it_is_opened(
+    monkeypatch: pytest.MonkeyPatch, paths: tuple[Path, Path]
+) -> None:
+    dropped: list[str] = []
+    monkeypatch.setattr(latency, "drop_cached", lambda model: dropped.append(Path(model).name))
+    simulate(monkeypatch, paths, Weather(0, ratio=1.0), launches=3, rounds=2, copy=True, cold=True)
+    assert sorted(dropped) == ["candidate"] * 3 + ["original"] * 6, "the copy's file, too"
+    simulate(monkeypatch, paths, Weather(0, ratio=1.0), launches=3, rounds=2)
+    assert len(dropped) == 9
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="counts what is read from disk")
+def test_a_dropped_file_is_read_from_the_disk(tmp_path: Path) -> None:
+    model = save_mlp(tmp_path / "m.onnx", [256, 512, 64])
+
+    def from_disk() -> int:
+        before = re.search(r"read_bytes: (\d+)", Path("/proc/self/io").read_text())
+        model.read_bytes()
+        after = re.search(r"read_bytes: (\d+)", Path("/proc/self/io").read_text())
+        assert before is not None
+        assert after is not None
+        return int(after[1]) - int(before[1])
+
+    from_disk()
+    assert from_disk() == 0, "it is in the page cache"
+    drop_cached(model)
+    read = from_disk()
+    if read == 0:
+        pytest.skip("this file system keeps its files in memory")
+    assert read >= model.stat().st_size
 
 
 def test_calls_per_round_are_frozen(

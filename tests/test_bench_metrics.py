@@ -33,7 +33,7 @@ def gather(name: str, first: Array, second: Array, labels: Array | None, batch: 
 def measure(
     name: str, first: Array, second: Array, labels: Array | None = None, batch: int = 7
 ) -> Paired:
-    return paired_bootstrap(gather(name, first, second, labels, batch).resampled())
+    return paired_bootstrap(gather(name, first, second, labels, batch).resampled()).at()
 
 
 def values(name: str, first: Array, second: Array, labels: Array | None = None) -> list[float]:
@@ -255,7 +255,7 @@ def test_a_function_of_ones_own() -> None:
         ([nothing, nothing + 1], [nothing, nothing + 5]), np.arange(3), 3, 0, ("a", "b"), "d"
     )
     metric.add(batch)
-    found = paired_bootstrap(metric.resampled())
+    found = paired_bootstrap(metric.resampled()).at()
     assert (found.original.value, found.candidate.value) == pytest.approx((3, 11))
     assert found.delta == pytest.approx((8, 8, 8)), "paired: labels do not blur the difference"
     assert found.candidate.low < 11 < found.candidate.high
@@ -308,8 +308,8 @@ def test_samples_that_are_alike_are_drawn_as_one_unit() -> None:
     def resampled(rows: Array, times: Array) -> Resampled:
         return Resampled(times, lambda weights: weights @ rows / 5000, len(rows))
 
-    short = paired_bootstrap(resampled(kinds, counts)).delta
-    long = paired_bootstrap(resampled(hits, np.ones(5000, np.int64))).delta
+    short = paired_bootstrap(resampled(kinds, counts)).at().delta
+    long = paired_bootstrap(resampled(hits, np.ones(5000, np.int64))).at().delta
     assert short.value == pytest.approx(long.value)
     assert short.high - short.low == pytest.approx(long.high - long.low, rel=0.1)
     rows, ones = alike(rng.random((100, 2)))
@@ -319,8 +319,9 @@ def test_samples_that_are_alike_are_drawn_as_one_unit() -> None:
 
 def test_the_seed_decides(scored: tuple[Array, Array, Array]) -> None:
     metric = gather("f1", *scored, batch=50).resampled()
-    assert paired_bootstrap(metric, seed=1) == paired_bootstrap(metric, seed=1)
-    assert paired_bootstrap(metric, seed=1) != paired_bootstrap(metric, seed=2)
+    first, again, other = (paired_bootstrap(metric, seed=seed).at() for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
     with pytest.raises(ValueError, match="no samples"):
         paired_bootstrap(Resampled(np.zeros(0, np.int64), lambda weights: weights, 0))
 
@@ -334,7 +335,7 @@ def test_intervals_hold_the_truth() -> None:
         answers = [np.where(rng.random(200) < 0.8, labels, rng.integers(0, 3, 200)) for _ in "ab"]
         scores = [np.eye(3)[a] for a in answers]
         metric = gather("f1", scores[0], scores[1], labels, 200).resampled()
-        delta = paired_bootstrap(metric, seed, draws=400).delta
+        delta = paired_bootstrap(metric, seed, draws=400).at().delta
         inside += delta.low <= 0 <= delta.high
     assert 0.91 <= inside / 300 <= 0.985
 

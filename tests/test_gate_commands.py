@@ -149,6 +149,43 @@ def test_a_process_that_dies(folder: Path, tmp_path: Path, monkeypatch: pytest.M
     assert again.code == 4
 
 
+def test_a_process_that_dies_in_the_memory_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CI server learns of it, too."""
+
+    def dying(*_: Any, **__: Any) -> Any:
+        raise WorkerError("large.onnx: the measuring process died (SIGKILL)")
+
+    monkeypatch.setattr("onnxtrim.bench.compare.measure_memory", dying)
+    output, junit = tmp_path / "result.json", tmp_path / "gate.xml"
+    rules = ("memory.run_peak.ratio max = 1.0", "model.file_bytes.ratio max = 0.5")
+    found = gate(folder, policy(*rules), "-o", output, "--junit", junit)
+    assert found.code == 4, found.out + found.err
+    assert "ERROR: memory.run_peak.ratio not measured" in found.out
+    assert 'errors="1"' in junit.read_text()
+    monkeypatch.undo()
+    assert cli.run("gate", folder / "gate.toml", "--from", output).code == 4
+
+
+def test_a_time_that_is_too_short(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = policy("latency.p50.ratio max = 0.8", gate='max_duration = "0.001 s"')
+    found = gate(folder, text, "--json")
+    assert found.code == 1, "what was not measured fails"
+    (rule,) = found.json()["rules"]
+    assert rule["verdict"] == "missing"
+    assert "there are 2; max_duration was over" in rule["why"]
+
+
+def test_another_policy_is_told(tmp_path: Path) -> None:
+    output, path = tmp_path / "result.json", tmp_path / "gate.toml"
+    path.write_text(policy("latency.p50.ratio max = 0.9"))
+    save_result(measurement(details={"policy_sha256": "0" * 64}), output)
+    found = cli.run("gate", path, "--from", output)
+    assert found.code == 0, found.err
+    assert "was measured for another policy" in found.err
+
+
 def test_results_of_files(tmp_path: Path) -> None:
     output = tmp_path / "result.json"
     save_result(measurement(launches=12), output)
@@ -177,7 +214,12 @@ def test_plan(tmp_path: Path) -> None:
     assert rows[1]["launches"] == [4, 7]
     few = cli.run("gate", "plan", path, "--samples", "500")
     assert few.code == 3
-    assert "can't be decided with these samples" in few.err
+    assert "a required rule can't be decided" in few.err
+    path.write_text(policy("latency.p50.ratio max = 0.8", gate='max_duration = "20 s"'))
+    short = cli.run("gate", "plan", path)
+    assert short.code == 3
+    assert "max_duration ends after about 5" in " ".join(short.out.split())
+    assert cli.run("gate", "plan", path, "--launch-seconds", 1).code == 0
     assert cli.run("gate", "plan", path, "--samples", "20000").code == 0
     path.write_text(policy("accuracy.negative_flip_rate max = '1 %'"))
     (row,) = cli.run("gate", "plan", path, "--json").json()["rules"]

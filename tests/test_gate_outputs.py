@@ -59,6 +59,15 @@ def test_junit(judged: Judgement) -> None:
     )
 
 
+def test_junit_of_what_is_let_through() -> None:
+    """An open rule is no error where the policy takes it, or the build would be red."""
+    text = policy("accuracy.top1.delta min = '0 pp'", gate='on_inconclusive = "warn"')
+    found = judge(measurement(), parse_policy(text))
+    assert (found.verdict, found.code) == ("inconclusive", 0)
+    (suite,) = ET.fromstring(junit(found)).iter("testsuite")
+    assert (suite.attrib["errors"], suite.attrib["skipped"]) == ("0", "1")
+
+
 def test_junit_follows_the_schema_of_jenkins(judged: Judgement) -> None:
     xmlschema = pytest.importorskip("xmlschema")
     schema = xmlschema.XMLSchema(str(Path(__file__).parent / "data" / "junit-10.xsd"))

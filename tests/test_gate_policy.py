@@ -15,8 +15,16 @@ from hypothesis import strategies as st
 from onnxtrim import bench
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.gate import load_policy, parse_policy
-from onnxtrim.bench.gate.policy import PRESETS
-from onnxtrim.bench.gate.quantity import FACTORS, parse_duration, parse_quantity, show, unit_of
+from onnxtrim.bench.gate.policy import _GATE, _RULE, _TARGET, PRESETS
+from onnxtrim.bench.gate.quantity import (
+    _UNITS,
+    FACTORS,
+    parse_duration,
+    parse_quantity,
+    show,
+    unit_of,
+)
+from onnxtrim.bench.metrics import known_metrics
 from onnxtrim.toolkit.cli.demo_command import POLICY
 from tests.gate_cases import HEAD, policy, waiver
 
@@ -29,6 +37,8 @@ alpha = 0.05
 on_inconclusive = "exit3"
 on_missing = "fail"
 max_duration = "10 min"
+max_runqueue_wait = "2 %"
+memory_method = "hwm"
 require_aa = true
 require_same_host = true
 
@@ -56,6 +66,11 @@ slack = "256 KiB"
 metric = "accuracy.top1"
 min = "0.91"
 
+[[target.pi5.rule]]
+metric = "accuracy.top1.delta"
+classes = [3, 7]
+min = "-3 pp"
+
 [[waiver]]
 metric = "load.to_first_run.ratio"
 reason = "PR-123: one-off"
@@ -70,7 +85,10 @@ def test_a_whole_policy() -> None:
     target = found.target()
     assert (target.name, target.threads, target.hertz) == ("pi5", 2, 20.0)
     assert found.max_seconds == 600
-    rules = {rule.metric: rule for rule in target.rules}
+    assert (found.max_wait, found.memory_method) == (0.02, "hwm")
+    rules = {rule.name: rule for rule in target.rules}
+    assert rules["accuracy.top1.delta[7]"].of_class == 7
+    assert rules["accuracy.top1.delta[7]"].min == -3
     assert rules["latency.p50.ratio"].max == 0.8, "the own limit, not the preset's"
     assert rules["latency.over_budget_rate"].budget_ms == 20
     assert rules["latency.over_budget_rate"].max == pytest.approx(0.01)
@@ -145,6 +163,28 @@ def test_the_json_schema_takes_what_the_reader_takes(text: str) -> None:
         (policy("latency.over_budget_rate max = '1 %'"), "needs a budget"),
         (policy("latency.p50.ratio max = 0.5; slack = '2 KiB'"), "slack is of memory"),
         (policy("latency.p50.ratio max = 0.5; level = 'warn'"), "could never fail"),
+        (policy(BYTES, gate="max_runqueue_wait = 0.02"), "gate.max_runqueue_wait: 0.02 lacks"),
+        (policy(BYTES, gate="max_runqueue_wait = '2 ms'"), "wrong unit"),
+        (policy(BYTES, gate="memory_method = 'pss'"), "must be any or hwm"),
+        (policy("accuracy.top1 classes = [1]; min = '90 %'"), "classes are of accuracy.top1.delta"),
+        *(
+            (policy(f"accuracy.top1.delta classes = {text}; min = '-1 pp'"), "list of different")
+            for text in ("[]", "3", "[1, 1]", "[-1]", "[true]", "['cat']")
+        ),
+        (
+            policy(
+                "accuracy.top1.delta classes = [1, 2]; min = '-1 pp'",
+                waiver=waiver("accuracy.top1.delta"),
+            ),
+            "no rule is about",
+        ),
+        (
+            policy(
+                "accuracy.top1.delta classes = [1, 2]; min = '-1 pp'",
+                "accuracy.top1.delta classes = [2]; max = '-2 pp'",
+            ),
+            "accuracy.top1.delta[2] can't be",
+        ),
         (policy(BYTES, waiver=waiver("latency.p50")), "no rule is about"),
         (policy(BYTES, BYTES, waiver=waiver("model.file_bytes.ratio")), "2 rules are about"),
         (policy("accuracy.negative_flip_rate max = 1"), "is 1 meant as 1 % or 100 %"),
@@ -181,6 +221,18 @@ def test_the_policy_of_the_readme_and_of_the_demo() -> None:
         "model.file_bytes.ratio",
     }
     assert len(parse_policy(POLICY).target().rules) == 3
+
+
+def test_the_reference_tells_every_key_and_metric() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "policy.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    found = parse_policy(text)
+    assert (found.max_wait, found.target().hertz) == (0.02, 20)
+    for key in (*_GATE, *_TARGET, *_RULE):
+        assert re.search(rf"^{key} = |\.{key}\]\]", text, re.MULTILINE) or key in ("min", "max")
+    table = page.partition("## Metrics")[2].partition("## Verdicts")[0]
+    for name in (*_UNITS, *known_metrics()):
+        assert name.removesuffix(".arena_on").removesuffix(".arena_off").split(".")[-1] in table
 
 
 def test_an_advisory_policy_must_be_meant() -> None:

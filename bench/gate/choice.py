@@ -45,7 +45,7 @@ def choose_by(run: Run, target: Target) -> Choice:
     """
     candidates = [c for c in run.candidates if c.same_as is None]
     rules = [rule for rule in target.rules if rule.level == "error"]
-    known = [r for r in rules if any(_measured(c, r.metric) is not None for c in candidates)]
+    known = [r for r in rules if any(_measured(c, r) is not None for c in candidates)]
     if not known:
         raise InputError(f"{run.folder}: measured nothing that target {target.name} asks for")
     fitting = [c for c in candidates if all(_fits(c, rule) for rule in known)]
@@ -54,11 +54,12 @@ def choose_by(run: Run, target: Target) -> Choice:
             f"none of {len(candidates)} candidates fits: {_why(candidates, known)}"
         )
     best = min(fitting, key=_rank)
-    unknown = tuple(rule.metric for rule in rules if rule not in known)
+    unknown = tuple(rule.name for rule in rules if rule not in known)
     return Choice(best, len(candidates), len(fitting), unknown)
 
 
-def _measured(candidate: Candidate, metric: str) -> Metric | None:
+def _measured(candidate: Candidate, rule: Rule) -> Metric | None:
+    metric = rule.name  # a sweep measures nothing of single classes
     if metric == "model.file_bytes":
         return candidate.measure("bytes")
     if metric == "model.file_bytes.ratio" and candidate.bytes is not None:
@@ -68,7 +69,7 @@ def _measured(candidate: Candidate, metric: str) -> Metric | None:
 
 
 def _fits(candidate: Candidate, rule: Rule) -> bool:
-    found = _measured(candidate, rule.metric)
+    found = _measured(candidate, rule)
     if found is None:
         return False
     low, high = found.low, found.high
@@ -92,7 +93,7 @@ def _why(candidates: list[Candidate], rules: list[Rule]) -> str:
     """The rule that the fewest candidates fit, and how near the best comes."""
     fits = {rule: sum(_fits(c, rule) for c in candidates) for rule in rules}
     rule = min(rules, key=lambda one: fits[one])
-    found = [metric for c in candidates if (metric := _measured(c, rule.metric)) is not None]
+    found = [metric for c in candidates if (metric := _measured(c, rule)) is not None]
     if fits[rule]:
         return f"each fits some rules, none fits all; {rule.metric} is fit by {fits[rule]}"
     ends = [metric.high for metric in found] if rule.max is not None else [m.low for m in found]

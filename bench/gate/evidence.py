@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from onnxtrim.bench import looks
 from onnxtrim.bench.conditions import contention
-from onnxtrim.bench.gate.policy import Rule
+from onnxtrim.bench.gate.policy import Policy, Rule
 from onnxtrim.bench.latency_metrics import (
     TAIL_LAUNCHES,
     copies_differ,
@@ -59,7 +60,7 @@ class Evidence:
         if rule.family in OF_LAUNCHES:
             return self._of_launches(rule, confidence)
         if rule.family == "accuracy":
-            return self._accuracy(rule.metric, confidence)
+            return self._accuracy(rule, confidence)
         if rule.family == "throughput" and "throughput" in self.found.details:
             told = ThroughputResult.from_json(self.found.details["throughput"])
             return told.metrics(confidence).get(rule.metric)
@@ -77,29 +78,49 @@ class Evidence:
             self._metrics[key] = latency_metrics(latency, rule.budget_ms, confidence)
         return self._metrics[key].get(rule.metric)
 
-    def _accuracy(self, name: str, confidence: float) -> Metric | None:
+    def flips(self, rule: Rule) -> tuple[int, int, int] | None:
+        """Losses, gains and samples that a rule on the difference of top-1 accuracies is about.
+
+        ``None`` if they were not counted, or are not independent.
+        """
+        counts = self.found.details.get("accuracy")
+        if rule.metric != "accuracy.top1.delta" or not self.independent or not counts:
+            return None
+        if rule.of_class is not None:
+            named = [one for one in counts["classes"] if one["class"] == rule.of_class]
+            if len(named) != 1:
+                return None
+            counts = named[0]
+        losses, gains, samples = (int(counts[key]) for key in ("losses", "gains", "samples"))
+        return losses, gains, samples
+
+    def _accuracy(self, rule: Rule, confidence: float) -> Metric | None:
+        name = rule.metric
         recorded = self.found.metrics.get(name)
         counts = self.found.details.get("accuracy")
         if recorded is None or not isinstance(counts, dict):
             return None
-        samples, losses, gains = (int(counts[key]) for key in ("samples", "losses", "gains"))
-        alone = self.independent
-        if name == "accuracy.top1.delta" and alone:
-            ends = tango_interval(losses, gains, samples, confidence)
+        flips = self.flips(rule)
+        if flips is not None:
+            ends = tango_interval(*flips, confidence)
             return Metric(100 * ends.value, 100 * ends.low, 100 * ends.high, "points")
+        if rule.of_class is not None:
+            return None
+        samples, losses = int(counts["samples"]), int(counts["losses"])
+        alone = self.independent
         if name == "accuracy.negative_flip_rate":
             return Metric(*clopper_pearson(losses, samples, confidence), "share")
         if name == "accuracy.agreement" or (name == "accuracy.top1" and alone):
             hits = round(recorded.value * samples)
             return Metric(*clopper_pearson(hits, samples, confidence), "share")
-        return recorded if confidence <= RECORDED else _unknown(recorded)
+        return _recorded(recorded, counts.get("intervals", {}).get(name, ()), confidence)
 
     @property
     def independent(self) -> bool:
         """Whether top-1 accuracy is of answers that are independent."""
         return INDEPENDENT in self.found.metrics
 
-    def doubt(self, rule: Rule, require_aa: bool) -> str:
+    def doubt(self, rule: Rule, policy: Policy) -> str:
         """Why nothing may be claimed about a rule, though it was measured; or empty."""
         if rule.family == "memory":
             return self._unsteady(rule.metric)
@@ -107,8 +128,14 @@ class Evidence:
             return ""
         changed = str(self.found.details.get("changed") or "")
         latency = self.found.latency
-        if changed or not require_aa or latency is None or rule.family == "throughput":
+        if changed:
             return changed
+        wait = None if latency is None else latency.wait_share()
+        if policy.max_wait is not None and (wait is None or wait > policy.max_wait):
+            told = "is not known" if wait is None else f"was {wait:.1%} of the time"
+            return f"the wait for a CPU {told}, {policy.max_wait:.1%} is allowed"
+        if not policy.require_aa or latency is None or rule.family == "throughput":
+            return ""
         if len(latency.calls) <= COPY:
             return "the original did not run against itself (require_aa)"
         if copies_differ(latency):
@@ -133,6 +160,11 @@ class Evidence:
         slow_fails = (rule.max is not None) != (rule.unit == "samples/s")
         return (drifts, told) if slow_fails else (drifts or told, "")
 
+    def is_marked(self, rule: Rule) -> bool:
+        """Whether the kernel marked the peaks of memory; elsewhere they are of a whole process."""
+        repeats = [one for told in self._memories(rule.metric).values() for one in told["repeats"]]
+        return "_peak" not in rule.metric or all(one.get("method") == "hwm" for one in repeats)
+
     def _unsteady(self, metric: str) -> str:
         kind = metric.split(".")[1]
         for role, told in self._memories(metric).items():
@@ -147,6 +179,15 @@ class Evidence:
         return dict(self.found.details.get(name, {}))
 
 
-def _unknown(metric: Metric) -> Metric:
-    """The value without any bound: what is recorded is less certain than what is asked."""
+def _recorded(metric: Metric, others: Sequence[Sequence[float]], confidence: float) -> Metric:
+    """The metric with the narrowest interval on record that is certain enough.
+
+    Without any bound, if what is on record is less certain than what is asked.
+    """
+    ends = sorted(
+        [(RECORDED, metric.low, metric.high), *((c, low, high) for c, low, high in others)]
+    )
+    for certain, low, high in ends:
+        if certain >= confidence - 1e-9:
+            return Metric(metric.value, low, high, metric.unit)
     return Metric(metric.value, -math.inf, math.inf, metric.unit)

@@ -33,7 +33,17 @@ MISSING, WAIVED, ERROR = "missing", "waived", "error"
 SCHEMA = "onnxtrim.gate/1"
 _CODES = {PASS: 0, FAIL: 1, INCONCLUSIVE: 3, ERROR: 4}
 _HOST = ("architecture", "cpu", "cpu_flags", "onnxruntime")
-_SCENARIO = ("threads", "batch", "hertz", "arena", "provider", "plain", "spinning", "config")
+_SCENARIO = (
+    "threads",
+    "batch",
+    "hertz",
+    "cold",
+    "arena",
+    "provider",
+    "plain",
+    "spinning",
+    "config",
+)
 _POWER = 0.8
 
 
@@ -42,7 +52,7 @@ class RuleVerdict:
     """What is said about a rule.
 
     Attributes:
-        metric: Of the rule.
+        metric: Of the rule, with the class if it is of one: the rule's name.
         verdict: ``"pass"``, ``"fail"``, ``"inconclusive"``, ``"missing"``, ``"waived"`` or
             ``"error"`` (the measurement broke).
         level: ``"error"``, ``"warn"`` or ``"info"``.
@@ -279,8 +289,8 @@ def _judged(
     waivers = {waiver.metric: waiver for waiver in policy.waivers}
     verdicts = []
     for rule in target.rules:
-        found = _rule(evidence, rule, alpha, max(claims, 1), policy.require_aa)
-        waiver = waivers.get(rule.metric)
+        found = _rule(evidence, rule, alpha, max(claims, 1), policy)
+        waiver = waivers.get(rule.name)
         if found.verdict == FAIL and waiver is not None:
             why = f"waived until {waiver.expires}: {waiver.reason}"
             found = replace(found, verdict=WAIVED, why=why)
@@ -297,24 +307,27 @@ def _joined(rules: tuple[RuleVerdict, ...], policy: Policy) -> str:
     return INCONCLUSIVE if told & {INCONCLUSIVE, MISSING} else PASS
 
 
-def _rule(
-    evidence: Evidence, rule: Rule, alpha: float, claims: int, require_aa: bool
-) -> RuleVerdict:
+def _rule(evidence: Evidence, rule: Rule, alpha: float, claims: int, policy: Policy) -> RuleVerdict:
     broken = one_line(str(evidence.found.details.get("not_finished") or ""))
     if broken and rule.family in OF_LAUNCHES:
         return _verdict(rule, ERROR, None, broken)
     spent = evidence.spent(rule, alpha)
     shown = evidence.interval(rule, 1 - 2 * spent) if spent else None
+    if shown is None and broken:
+        return _verdict(rule, ERROR, None, broken)
     if shown is None:
         return _verdict(rule, MISSING, None, _why_missing(evidence, rule))
+    if rule.family == "memory" and policy.memory_method == "hwm" and not evidence.is_marked(rule):
+        why = "the system does not mark peaks of memory (memory_method)"
+        return _verdict(rule, MISSING, None, why)
     if rule.family in ("memory", "model"):
         verdict = PASS if _holds(rule, *_allowed(evidence, rule, shown)) else FAIL
-        doubt = evidence.doubt(rule, require_aa)
+        doubt = evidence.doubt(rule, policy)
         exact = Metric.exact(shown.value, shown.unit)
         return _verdict(rule, INCONCLUSIVE if doubt else verdict, exact, doubt)
     strict = evidence.interval(rule, 1 - 2 * spent / claims) or shown
     verdict, why = _claim(rule, shown, strict), ""
-    if doubt := evidence.doubt(rule, require_aa):
+    if doubt := evidence.doubt(rule, policy):
         return _verdict(rule, INCONCLUSIVE, shown, doubt)
     no_pass, no_fail = evidence.doubts_about_times(rule)
     if (verdict == PASS and no_pass) or (verdict == FAIL and no_fail):
@@ -354,8 +367,11 @@ def _why_missing(evidence: Evidence, rule: Rule) -> str:
     if rule.family in OF_LAUNCHES and latency is not None:
         count = len(latency.launches)
         if count < looks.LOOKS[0]:
-            return f"judged from {looks.LOOKS[0]} launches on, and there are {count}"
+            late = "; max_duration was over" if evidence.found.details.get("out_of_time") else ""
+            return f"judged from {looks.LOOKS[0]} launches on, and there are {count}{late}"
         return f"not known after {count} launches"
+    if rule.of_class is not None:
+        return f"the samples hold none of class {rule.of_class}, or have no label of their own"
     if rule.family == "accuracy":
         return "give samples with labels, and the metric, when measuring"
     return "it was not measured"
@@ -364,15 +380,13 @@ def _why_missing(evidence: Evidence, rule: Rule) -> str:
 def _advice(evidence: Evidence, rule: Rule, shown: Metric, alpha: float) -> str:
     """What would decide an open rule."""
     found = evidence.found
-    delta = rule.metric == "accuracy.top1.delta" and evidence.independent
-    if delta and rule.min is not None and rule.min <= 0:
-        counts = found.details["accuracy"]
-        losses, gains, samples = (int(counts[key]) for key in ("losses", "gains", "samples"))
-        needed = non_inferior(losses, gains, samples, -rule.min / 100, alpha).needed
+    flips = evidence.flips(rule)
+    if flips is not None and rule.min is not None and rule.min <= 0:
+        needed = non_inferior(*flips, -rule.min / 100, alpha).needed
         if needed is None:
             return "no number of samples can show a margin of 0"
-        if needed > samples:
-            return f"needs about {needed} samples, has {samples}"
+        if needed > flips[-1]:
+            return f"needs about {needed} samples, has {flips[-1]}"
         return "too near to the limit for these samples; more may help"
     if rule.family == "accuracy":
         return "more samples may help"
@@ -395,7 +409,7 @@ def _advice(evidence: Evidence, rule: Rule, shown: Metric, alpha: float) -> str:
 
 def _verdict(rule: Rule, verdict: str, shown: Metric | None, why: str = "") -> RuleVerdict:
     return RuleVerdict(
-        metric=rule.metric,
+        metric=rule.name,
         verdict=verdict,
         level=rule.level,
         limit=rule.limit(),

@@ -52,21 +52,27 @@ def measure_for(
     """
     chosen = policy.target(target)
     settings = settings_for(policy, chosen, sizes=sizes, seed=seed)
+    until = None if policy.max_seconds is None else time.monotonic() + policy.max_seconds
     if settings.accuracy and data is None:
         first = next(rule.metric for rule in chosen.rules if rule.family == "accuracy")
         raise InputError(f"{policy.source}: {first} needs samples; give them with --data")
-    begin = time.monotonic()
 
     def decided(found: LatencyResult) -> bool:
-        if policy.max_seconds is not None and time.monotonic() - begin > policy.max_seconds:
-            return True
         so_far = Measurement({}, {}, {}, settings.to_json(), {}, {}, (), found)
         return is_decided(so_far, policy, chosen, policy.alpha / attempts)
 
     found = compare(
-        original, candidate, data=data, settings=settings, progress=progress, decided=decided
+        original,
+        candidate,
+        data=data,
+        settings=settings,
+        progress=progress,
+        decided=decided,
+        until=until,
     )
     found.details["attempts"] = attempts
+    found.details["policy_sha256"] = policy.sha256
+    found.details["out_of_time"] = until is not None and time.monotonic() > until
     return found
 
 

@@ -31,14 +31,15 @@ def junit(judgement: Judgement) -> str:
     """A JUnit report: one test case per rule.
 
     Fails and missing metrics of rules that decide are failures, inconclusive rules and broken
-    measurements errors; waived rules, and those that only warn, are skipped where they don't pass.
+    measurements errors; waived rules, those that only warn, and open ones that the policy lets
+    through (``on_inconclusive = "warn"``) are skipped where they don't pass.
     """
     name = f"onnxtrim.gate.{_clean(judgement.target)}"
     suite = ET.Element("testsuite", name=name)
     counts = {"failure": 0, "error": 0, "skipped": 0}
     for rule in judgement.rules:
         case = ET.SubElement(suite, "testcase", classname=name, name=_clean(_title(rule)))
-        kind = _junit_kind(rule)
+        kind = _junit_kind(rule, judgement.code)
         if kind is not None:
             counts[kind] += 1
             told = _clean(f"{rule.verdict}: {rule.told}")
@@ -109,10 +110,11 @@ def _title(rule: RuleVerdict) -> str:
     return f"{rule.metric} {rule.limit}"
 
 
-def _junit_kind(rule: RuleVerdict) -> str | None:
+def _junit_kind(rule: RuleVerdict, code: int) -> str | None:
     if rule.verdict == PASS:
         return None
-    if rule.level != "error" or rule.verdict == WAIVED:
+    let_through = rule.verdict == INCONCLUSIVE and code == 0
+    if rule.level != "error" or rule.verdict == WAIVED or let_through:
         return "skipped"
     return "failure" if rule.verdict in (FAIL, MISSING) else "error"
 

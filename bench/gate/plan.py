@@ -60,22 +60,22 @@ def plan(
     """What each rule needs to be decided with power 80%.
 
     Args:
-        policy: For its alpha.
+        policy: For its alpha and its longest time.
         target: Whose rules.
         samples: How many there are; ``None`` if that is not known.
         flips: Share of samples with unlike answers that is expected.
         launch_seconds: Time of a launch.
     """
-    return [_need(rule, policy.alpha, samples, flips, launch_seconds) for rule in target.rules]
+    return [_need(rule, policy, samples, flips, launch_seconds) for rule in target.rules]
 
 
 def _need(
-    rule: Rule, alpha: float, samples: int | None, flips: float, launch_seconds: float
+    rule: Rule, policy: Policy, samples: int | None, flips: float, launch_seconds: float
 ) -> Need:
     if rule.family in OF_LAUNCHES:
-        return _launches(rule, alpha, launch_seconds)
+        return _launches(rule, policy, launch_seconds)
     if rule.family == "accuracy":
-        needed, told = _samples(rule, alpha, flips)
+        needed, told = _samples(rule, policy.alpha, flips)
         if needed is None:
             return Need(rule, None, None, 0.0, False if "no number" in told else None, told)
         possible = None if samples is None else samples >= needed
@@ -87,17 +87,24 @@ def _need(
     return Need(rule, None, None, 0.0, True, "exact, from the file")
 
 
-def _launches(rule: Rule, alpha: float, launch_seconds: float) -> Need:
+def _launches(rule: Rule, policy: Policy, launch_seconds: float) -> Need:
     first = TAIL_LAUNCHES if ".p99" in rule.metric else looks.LOOKS[0]
     planned = [look for look in looks.LOOKS if look >= first]
     fewest, most = planned[0], planned[-1]
-    near = _nearest(most, alpha)
+    near = _nearest(most, policy.alpha)
     told = f"{fewest} to {most} launches; a truth within {near:.1%} of the limit stays open"
     if rule.metric == "latency.over_budget_rate":
         told = f"{fewest} to {most} launches, of which each round counts as one call"
     elif ".ratio" not in rule.metric:
         told += "; absolute times need a quiet machine"
-    return Need(rule, None, (fewest, most), most * launch_seconds, None, told)
+    possible = None
+    if policy.max_seconds is not None and fewest * launch_seconds > policy.max_seconds:
+        possible = False
+        told = (
+            f"{fewest} launches at least, and max_duration ends after about"
+            f" {math.floor(policy.max_seconds / launch_seconds)}"
+        )
+    return Need(rule, None, (fewest, most), most * launch_seconds, possible, told)
 
 
 def _nearest(look: int, alpha: float) -> float:
@@ -116,13 +123,14 @@ def _samples(rule: Rule, alpha: float, flips: float) -> tuple[int | None, str]:
         half = round(flips * count / 2)
         needed = non_inferior(half, half, count, -rule.min / 100, alpha).needed
         assert needed is not None  # the margin is not 0
-        told = f"{needed} samples, if both are equally good and unlike in {flips:.1%} of them"
+        which = "" if rule.of_class is None else f" of class {rule.of_class}"
+        told = f"{needed} samples{which}, if equally good and unlike in {flips:.1%} of them"
         return needed, told
     limit = rule.max if rule.max is not None else rule.min
     if rule.unit != "share" or limit is None:
         return (
             None,
-            "depends on the spread of the metric; its 95% interval must lie inside the limit",
+            "depends on the spread of the metric; its interval must lie inside the limit",
         )
     if rule.metric == "accuracy.top1":
         z = normal_quantile(1 - alpha) + normal_quantile(_POWER)

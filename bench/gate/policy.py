@@ -33,6 +33,7 @@ class Rule:
 
     Attributes:
         metric: Its name, as in result files; the candidate's, or a ratio or difference.
+        of_class: Of which class of the labels, or ``None`` for all samples.
         max: Largest value that is allowed, or ``None``.
         min: Smallest, or ``None``.
         slack: Bytes by which a limit of memory may be exceeded.
@@ -46,6 +47,12 @@ class Rule:
     slack: float = 0.0
     budget_ms: float | None = None
     level: str = "error"
+    of_class: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What tells it from other rules: the metric, with the class as in ``metric[3]``."""
+        return self.metric if self.of_class is None else f"{self.metric}[{self.of_class}]"
 
     @property
     def unit(self) -> str:
@@ -89,7 +96,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Waiver:
-    """A rule that may fail until a day, and why."""
+    """A rule that may fail until a day, and why; ``metric`` is the rule's name."""
 
     metric: str
     reason: str
@@ -106,7 +113,10 @@ class Policy:
         alpha: Probability of a wrong pass, per rule, and of any wrong fail.
         on_inconclusive: ``"exit3"``, ``"fail"`` or ``"warn"``.
         on_missing: ``"fail"`` or ``"inconclusive"``.
-        max_seconds: After so long no further look at launches is begun; ``None`` for no end.
+        max_seconds: After so long no further launch is begun; ``None`` for no end.
+        max_wait: Share of the time that the original's process may have waited for a CPU, for
+            rules on times to be decided; ``None`` for any.
+        memory_method: ``"hwm"`` if only peaks that the kernel marks count, else ``"any"``.
         require_aa: Whether the original must have run against itself.
         require_same_host: Whether a result must have been measured on this machine.
         allow_advisory: Whether there may be no rule that decides.
@@ -120,6 +130,8 @@ class Policy:
     on_inconclusive: str = "exit3"
     on_missing: str = "fail"
     max_seconds: float | None = None
+    max_wait: float | None = None
+    memory_method: str = "any"
     require_aa: bool = True
     require_same_host: bool = True
     allow_advisory: bool = False
@@ -211,7 +223,7 @@ def _policy(text: str, source: str, today: datetime.date) -> Policy:
     own = top.get("target", dict, {})
     if not own and not base:
         raise InputError("has no target; write [target.NAME] with rules, or extends a preset")
-    shared = [_rule(rule, f"preset rule {n + 1}") for n, rule in enumerate(base.get("rule", []))]
+    shared = _rules(base.get("rule", []), "preset rule")
     targets = {
         name: _target(name, about, shared) for name, about in (own or {"default": {}}).items()
     }
@@ -292,12 +304,15 @@ _GATE = (
     "on_inconclusive",
     "on_missing",
     "max_duration",
+    "max_runqueue_wait",
+    "memory_method",
     "require_aa",
     "require_same_host",
     "allow_advisory",
 )
 _TARGET = ("threads", "batch", "scenario", "arena", "provider", "rule")
-_RULE = ("metric", "max", "min", "slack", "budget", "level")
+_RULE = ("metric", "classes", "max", "min", "slack", "budget", "level")
+_OF_CLASSES = "accuracy.top1.delta"
 
 
 def _gate(table: _Table) -> dict[str, Any]:
@@ -310,11 +325,19 @@ def _gate(table: _Table) -> dict[str, Any]:
             seconds = parse_duration(table.value["max_duration"])
         except InputError as error:
             raise InputError(f"gate.max_duration: {error}") from None
+    wait = None
+    if "max_runqueue_wait" in table.value:
+        try:
+            wait = parse_quantity(table.value["max_runqueue_wait"], "share")
+        except InputError as error:
+            raise InputError(f"gate.max_runqueue_wait: {error}") from None
     return {
         "alpha": alpha,
         "on_inconclusive": table.choice("on_inconclusive", ("exit3", "fail", "warn")),
         "on_missing": table.choice("on_missing", ("fail", "inconclusive")),
         "max_seconds": seconds,
+        "max_wait": wait,
+        "memory_method": table.choice("memory_method", ("any", "hwm")),
         "require_aa": table.get("require_aa", bool, True),
         "require_same_host": table.get("require_same_host", bool, True),
         "allow_advisory": table.get("allow_advisory", bool, False),
@@ -324,11 +347,9 @@ def _gate(table: _Table) -> dict[str, Any]:
 def _target(name: str, value: Any, shared: Sequence[Rule]) -> Target:
     where = f"target.{name}"
     table = _Table(value, where, _TARGET)
-    own = [
-        _rule(about, f"{where} rule {n + 1}") for n, about in enumerate(table.get("rule", list, []))
-    ]
-    overridden = {rule.metric for rule in own}
-    rules = (*(rule for rule in shared if rule.metric not in overridden), *own)
+    own = _rules(table.get("rule", list, []), f"{where} rule")
+    overridden = {rule.name for rule in own}
+    rules = (*(rule for rule in shared if rule.name not in overridden), *own)
     if not rules:
         raise InputError(f"{where} has no rule; write [[{where}.rule]]")
     _refuse_contradictions(rules, where)
@@ -362,6 +383,31 @@ def _hertz(value: Any, where: str) -> float:
             f'{where}.scenario is {value!r}, must be "back_to_back" or {{ paced = "20 Hz" }}'
         )
     return hertz
+
+
+def _rules(values: Sequence[Any], where: str) -> list[Rule]:
+    """A rule with classes is one for each of them."""
+    found = []
+    for number, value in enumerate(values, 1):
+        rule = _rule(value, f"{where} {number}")
+        classes = _classes(value, rule, f"{where} {number}")
+        found += [replace(rule, of_class=one) for one in classes] if classes else [rule]
+    return found
+
+
+def _classes(value: Any, rule: Rule, where: str) -> list[int]:
+    if "classes" not in value:
+        return []
+    classes = value["classes"]
+    if rule.metric != _OF_CLASSES:
+        raise InputError(f"{where} ({rule.metric}): classes are of {_OF_CLASSES} only")
+    numbers = isinstance(classes, list) and all(type(one) is int and one >= 0 for one in classes)
+    if not numbers or not classes or len(set(classes)) < len(classes):
+        raise InputError(
+            f"{where} ({rule.metric}): classes is {classes!r}, must be a list of different numbers"
+            " of classes, such as [0, 3]"
+        )
+    return classes
 
 
 def _rule(value: Any, where: str) -> Rule:
@@ -399,10 +445,10 @@ def _rule(value: Any, where: str) -> Rule:
 def _refuse_contradictions(rules: Sequence[Rule], where: str) -> None:
     for rule in rules:
         for other in rules:
-            same = (rule.metric, rule.budget_ms) == (other.metric, other.budget_ms)
+            same = (rule.name, rule.budget_ms) == (other.name, other.budget_ms)
             if same and rule.max is not None and other.min is not None and rule.max < other.min:
                 raise InputError(
-                    f"{where}: {rule.metric} can't be {rule.limit()} and {other.limit()}"
+                    f"{where}: {rule.name} can't be {rule.limit()} and {other.limit()}"
                 )
 
 
@@ -432,7 +478,7 @@ def _waiver(value: Any, where: str, rules: Sequence[Rule], today: datetime.date)
         expires = expires.date()
     if not reason.strip():
         raise InputError(f"{where} ({metric}) has no reason")
-    about = [rule for rule in rules if rule.metric == metric]
+    about = [rule for rule in rules if rule.name == metric]
     if len(about) != 1:
         many = f"{len(about)} rules are" if about else "no rule is"
         raise InputError(f"{where}: {many} about {metric!r}; a waiver is for one rule")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -73,9 +74,8 @@ class Judgement(Protocol):
 
 
 def measured(rule: Rule) -> Metric | None:
-    """The number that a rule looked at; without an end of the interval it counts as exact."""
-    if rule.value is None:
-        return None
-    low = rule.value if rule.low is None else rule.low
-    high = rule.value if rule.high is None else rule.high
-    return Metric(rule.value, low, high, rule.unit)
+    """The number that a rule looked at, alone if an end of its interval is not known."""
+    ends = [end for end in (rule.low, rule.high) if end is not None and math.isfinite(end)]
+    if rule.value is None or len(ends) < 2:
+        return None if rule.value is None else Metric.exact(rule.value, rule.unit)
+    return Metric(rule.value, *ends, rule.unit)

@@ -43,12 +43,14 @@ _FAMILIES = {
     "model": "Size",
     "accuracy": "Accuracy",
 }
+_CLASS = re.compile(r"\[(\d+)\]$")
 _ARENA = re.compile(r"\.arena_(on|off)$")
 _THROUGHPUT = re.compile(r"throughput\.(\d+)x(\d+)(\.cpu)?$")
 
 
 def base(name: str) -> str:
     """The metric without what tells the original's value, ratio or difference."""
+    name = _CLASS.sub("", name)
     for suffix in SUFFIXES:
         name = name.removesuffix(suffix)
     return name
@@ -56,6 +58,8 @@ def base(name: str) -> str:
 
 def label(name: str) -> str:
     """For people; a metric that is not known keeps its name."""
+    if found := _CLASS.search(name):
+        return f"{label(base(name))}, class {found[1]}"
     plain = base(name)
     arena = _ARENA.search(plain)
     if arena:

@@ -43,7 +43,9 @@ SELFCHECK = "selfcheck"
     help="The original, measured in turns with MODEL.",
 )
 @click.option(
-    "--data", metavar="NPZ|FOLDER|MODULE:FUNCTION", help="Real inputs; seeded random ones else."
+    "--data",
+    metavar="NPZ|FOLDER|MODULE:FUNCTION",
+    help="Real inputs, and accuracy if they have labels; seeded random inputs else.",
 )
 @with_shape
 @with_protocol
@@ -104,6 +106,8 @@ def command(
     if measuring["limit"] is not None and against is None:
         raise InputError("--limit is of a ratio; give the original with --against")
     chosen = settings(**measuring, shapes=shapes)
+    if chosen.metrics and data is None:
+        raise click.UsageError("--metric needs --data")
     with measured(output, model, against, data=data) as write, progress_bar() as report:
         if against is None:
             found = bench_model(model, data=data, settings=chosen, progress=report)

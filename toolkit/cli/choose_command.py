@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from onnxtrim.bench.signature import check_models
 from onnxtrim.toolkit.cli.common import (
     check_output,
     out,
+    parse_shapes,
     print_json,
     progress_bar,
     say,
     warn,
     with_json,
+    with_shape,
 )
 from onnxtrim.toolkit.cli.gate_output import Outputs, tell, with_outputs
 from onnxtrim.toolkit.cli.measuring import measured
@@ -47,6 +50,7 @@ from onnxtrim.toolkit.cli.measuring import measured
     metavar="JSON",
     help="Also write what the gate measured here.",
 )
+@with_shape
 @with_outputs
 @with_json
 def command(
@@ -58,6 +62,7 @@ def command(
     no_confirm: bool,
     seed: int,
     output: Path | None,
+    shapes: Sequence[str],
     as_json: bool,
     **outputs: Any,
 ) -> None:
@@ -104,7 +109,14 @@ def command(
     check_output(output, before, model)
     with measured(output, before, model, data=data) as write, progress_bar() as report:
         result = measure_for(
-            asked, before, model, target=target, data=data, seed=seed, progress=report
+            asked,
+            before,
+            model,
+            target=target,
+            data=data,
+            sizes=parse_shapes(shapes),
+            seed=seed,
+            progress=report,
         )
         write(result)
     warn(result.warnings)

@@ -31,14 +31,6 @@ from onnxtrim.toolkit.cli.measuring import (
     help="Samples with labels (array 'labels'), for accuracy. Real inputs for latency, too.",
 )
 @click.option(
-    "--metric",
-    "metrics",
-    multiple=True,
-    metavar="NAME|MODULE:FUNCTION",
-    help="Of accuracy: top1 (default), top5, f1, auc, mae, rmse, cosine, kl, or a function of yours"
-    " (outputs, labels) that gives a number per sample; repeatable.",
-)
-@click.option(
     "--max-drop",
     type=Points(),
     metavar="POINTS",
@@ -52,7 +44,6 @@ def command(
     original: Path | None,
     candidate: Path | None,
     evaluation: str | None,
-    metrics: tuple[str, ...],
     max_drop: float | None,
     shapes: tuple[str, ...],
     output: Path | None,
@@ -79,13 +70,13 @@ def command(
         return
     if original is None or candidate is None:
         raise InputError("give ORIGINAL and CANDIDATE, or --from a result")
-    for name, given in (("--metric", metrics), ("--max-drop", max_drop is not None)):
+    chosen = replace(settings(**measuring, shapes=shapes), max_drop=max_drop)
+    for name, given in (("--metric", chosen.metrics), ("--max-drop", max_drop is not None)):
         if given and evaluation is None:
             raise click.UsageError(f"{name} needs --eval")
-    chosen = replace(settings(**measuring, shapes=shapes), metrics=metrics, max_drop=max_drop)
     with measured(output, original, candidate, data=evaluation) as write, progress_bar() as report:
         found = compare(original, candidate, data=evaluation, settings=chosen, progress=report)
         write(found)
-    if not (as_json or metrics or "accuracy.top1" in found.metrics):
+    if not (as_json or chosen.metrics or "accuracy.top1" in found.metrics):
         say("no accuracy: give samples with labels by --eval")
     finish(found, f"{candidate} against {original}", schema, as_json=as_json)

@@ -140,6 +140,8 @@ def measure_and_judge(
         found = load_result(source)
         settings = settings_for(asked, asked.target(target)).to_json()
         check_result(found, asked, _hashes(found, original, candidate, data), settings)
+        if found.details.get("policy_sha256", asked.sha256) != asked.sha256:
+            say(f"note: {source} was measured for another policy; it is judged by {policy}")
         tell(judge(found, asked, target), told, as_json=as_json)
     if original is None or candidate is None:
         raise InputError("give --original and --candidate, or --from a result")
@@ -190,7 +192,7 @@ def check(policy: str, as_json: bool) -> None:
         print_json({"schema": "onnxtrim.policy-check/1", "targets": rules, "sha256": found.sha256})
         return
     for name, target in found.targets.items():
-        rows = [[rule.metric, rule.limit(), rule.level] for rule in target.rules]
+        rows = [[rule.name, rule.limit(), rule.level] for rule in target.rules]
         out().print(table(f"target {name}", ["metric", "limit", "level"], rows))
     for waiver in found.waivers:
         out().print(f"waived until {waiver.expires}: {waiver.metric} ({waiver.reason})")
@@ -234,7 +236,7 @@ def plan_command(
     if as_json:
         rows = [
             {
-                "metric": need.rule.metric,
+                "metric": need.rule.name,
                 "samples": need.samples,
                 "launches": need.launches,
                 "possible": need.possible,
@@ -246,14 +248,14 @@ def plan_command(
     else:
         words = {True: "yes", False: "NO", None: ""}
         rows_told = [
-            [need.rule.metric, need.rule.limit(), words[need.possible], need.told] for need in needs
+            [need.rule.name, need.rule.limit(), words[need.possible], need.told] for need in needs
         ]
         out().print(
             table(f"target {chosen.name}", ["metric", "limit", "enough", "needs"], rows_told)
         )
         out().print(f"launches take at most {seconds:.0f} s")
     if any(need.possible is False and need.rule.level == "error" for need in needs):
-        say("a required rule can't be decided with these samples: the gate would be inconclusive")
+        say("a required rule can't be decided: the gate would not pass")
         raise click.exceptions.Exit(3)
 
 

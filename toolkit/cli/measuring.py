@@ -94,6 +94,20 @@ _OWN = (
         " call and for so many (8).",
     ),
     click.option(
+        "--metric",
+        "metrics",
+        multiple=True,
+        metavar="NAME|MODULE:FUNCTION",
+        help="Of accuracy: top1 (default), top5, f1, auc, mae, rmse, of two models also cosine and"
+        " kl, or a function of yours (outputs, labels) that gives a number per sample; repeatable.",
+    ),
+    click.option(
+        "--cold",
+        is_flag=True,
+        help="Load from the disk: take the models out of the page cache before each start, as far"
+        " as the system does that.",
+    ),
+    click.option(
         "--profile",
         is_flag=True,
         help="Show where the time goes, layer by layer, and which layers a smaller model made"
@@ -162,6 +176,7 @@ def settings(
             copy=bool(own) and not own["no_copy"],
             limit=own.get("limit"),
             hertz=own.get("hertz") or 0.0,
+            cold=bool(own.get("cold")),
         ),
         batch=batch,
         sizes=parse_shapes(shapes),
@@ -170,6 +185,7 @@ def settings(
         memory=not no_memory,
         throughput=own.get("throughput") or 0,
         both_arenas=bool(own),
+        metrics=tuple(own.get("metrics", ())),
         profile=bool(own.get("profile")),
     )
 
