@@ -4,7 +4,8 @@ All figures are above what the process had before the model, in bytes:
 
 a. ``load_peak``: highest resident size while the session is created;
 b. ``run_peak``: highest resident size in the first run (where the kernel can't restart the
-   mark, in both together: ``method`` is then ``"maxrss"``, on Windows ``"working_set"``, in place of ``"hwm"``);
+   mark, in both together: ``method`` is then ``"maxrss"``, or ``"working_set"`` on Windows, in
+   place of ``"hwm"``);
 c. ``steady_pss``: proportional size after 10, 20, ... runs, the last of which is the metric
    ``memory.steady``; if it still rises by more than 1% per ten runs at the end, ``growing`` is
    set.

@@ -92,7 +92,7 @@ def test_metrics_of_one_model(models: tuple[Path, Path]) -> None:
     data = source(x, (x + rng.random((200, 3))).argmax(1))
     names = ["top1", "f1", "auc"]
     pair, _ = compare_accuracy(*models, data, metrics=names)
-    for model, end in zip(models, (".original", "")):
+    for model, end in zip(models, (".original", ""), strict=True):
         alone = measure_accuracy(model, data, metrics=names)
         assert list(alone) == [f"accuracy.{name}" for name in names]
         assert alone == {name: pair[f"{name}{end}"] for name in alone}

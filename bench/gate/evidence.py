@@ -184,10 +184,7 @@ def _recorded(metric: Metric, others: Sequence[Sequence[float]], confidence: flo
 
     Without any bound, if what is on record is less certain than what is asked.
     """
-    ends = sorted(
-        [(RECORDED, metric.low, metric.high), *((c, low, high) for c, low, high in others)]
-    )
-    for certain, low, high in ends:
+    for certain, low, high in sorted([(RECORDED, metric.low, metric.high), *map(tuple, others)]):
         if certain >= confidence - 1e-9:
             return Metric(metric.value, low, high, metric.unit)
     return Metric(metric.value, -math.inf, math.inf, metric.unit)
