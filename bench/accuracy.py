@@ -113,7 +113,7 @@ def measure_accuracy(
     counts = AccuracyCounts()
     for part in data.batches(batch):
         found = run(session, part.feeds, str(model))
-        # A model beside itself: what a metric says of the second is what it says of one.
+        # A model beside itself: metrics are of two.
         twice = (found, found)
         seen = Seen(twice, part.labels, len(part), counts.samples, (str(model),) * 2, data.name)
         if TOP1 in metrics or not metrics:
@@ -272,11 +272,11 @@ def _bootstrapped(name: str, metric: Gathered, seed: int, kept: Intervals | None
         raise InputError(f"metric {name}: no sample counts, so it has no value")
     share = metric.unit == "share"
     plain = f"accuracy.{name}"
-    for confidence in CONFIDENCES if kept is not None else ():
-        _, low, high = drawn.at(confidence).candidate
-        kept.setdefault(plain, []).append([confidence, low, high])
-        ends = _difference(drawn.at(confidence).delta, share=share)
-        kept.setdefault(f"{plain}.delta", []).append([confidence, ends.low, ends.high])
+    if kept is not None:
+        pairs = [(confidence, drawn.at(confidence)) for confidence in CONFIDENCES]
+        kept[plain] = [[c, pair.candidate.low, pair.candidate.high] for c, pair in pairs]
+        deltas = [(c, _difference(pair.delta, share=share)) for c, pair in pairs]
+        kept[f"{plain}.delta"] = [[c, delta.low, delta.high] for c, delta in deltas]
     found = drawn.at()
     return {
         plain: Metric(*found.candidate, metric.unit),

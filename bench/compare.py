@@ -156,7 +156,7 @@ def _measure(
         if settings.throughput:
             batches = {settings.batch, settings.throughput}
             some = {n: _feeds(inputs, source, replace(settings, batch=n))[0] for n in batches}
-            metrics |= _throughput(models, some, settings, progress, details)
+            metrics |= _throughput(models, some, settings, progress, details, until)
         warnings = (*used, *_warnings(settings, memory))
         whole = replace(whole, metrics=metrics, warnings=warnings)
         if settings.latency:
@@ -261,6 +261,7 @@ def _throughput(
     settings: Settings,
     progress: Progress | None,
     details: dict[str, Any],
+    until: float | None,
 ) -> Metrics:
     """With one thread and with as many as latency has."""
     real = {}
@@ -277,6 +278,7 @@ def _throughput(
         launches=settings.protocol.launches,
         seed=settings.protocol.seed,
         progress=progress,
+        until=until,
     )
     details["throughput"] = found.to_json()
     return found.metrics()

@@ -83,6 +83,8 @@ class Protocol:
             raise InputError(f"limit is {self.limit}; give a ratio above 0, such as 0.8 or 1.02")
         if not 0 <= self.hertz < math.inf:
             raise InputError(f"{self.hertz} calls per second; give a number above 0")
+        if self.cold and not hasattr(os, "posix_fadvise"):
+            raise InputError("cold: this system can't take files out of its cache; leave it out")
 
 
 def measure_latency(

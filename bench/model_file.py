@@ -65,11 +65,9 @@ def drop_cached(path: str | os.PathLike[str]) -> None:
     """Take a model and its external data out of the page cache, as far as the system does that.
 
     Raises:
-        InputError: The system has no call for it, or a file can't be read.
+        InputError: A file can't be read.
     """
-    if not hasattr(os, "posix_fadvise"):
-        raise InputError("cold: this system can't take files out of its cache; leave it out")
-    for file in check_model_file(path):
+    for file in (Path(path), *check_model_file(path)):
         try:
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())  # what is not on the disk yet can't be dropped

@@ -1,6 +1,6 @@
 """What the running process takes: memory, waiting, switches. Linux tells most, others less.
 
-Nothing here raises where a system lacks something; only the standard library is imported.
+Where a system lacks a figure there is none; only the standard library is imported.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from pathlib import Path
+from typing import Any
 
 HWM, MAX_RSS, WORKING_SET = "hwm", "maxrss", "working_set"
 """Where peaks come from: a mark that is set anew (Linux), or the highest of the whole process
@@ -85,7 +86,8 @@ def involuntary_switches() -> int:
     return 0 if usage is None else int(usage.ru_nivcsw)
 
 
-def _usage():  # type: ignore[no-untyped-def]  # of a module that Windows lacks
+def _usage() -> Any:
+    """Of a module that Windows lacks; ``None`` there."""
     try:
         import resource
     except ImportError:
@@ -111,7 +113,7 @@ def _working_set() -> tuple[int, int]:
     counters.cb = ctypes.sizeof(counters)
     handle = kernel.GetCurrentProcess()
     if not kernel.K32GetProcessMemoryInfo(handle, ctypes.addressof(counters), counters.cb):
-        return 0, 0
+        raise OSError("Windows does not tell the memory of this process")
     return counters.WorkingSetSize, counters.PeakWorkingSetSize
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Union
@@ -91,6 +92,7 @@ def measure_throughput(
     launches: int = 8,
     seed: int = 0,
     progress: Progress | None = None,
+    until: float | None = None,
 ) -> ThroughputResult:
     """Measure all settings of threads and samples per call.
 
@@ -102,6 +104,7 @@ def measure_throughput(
         launches: Fresh starts.
         seed: Of the orders and paddings.
         progress: Called with ``("throughput", done, total)`` after each launch.
+        until: As of :func:`.compare_latency`.
 
     Raises:
         InputError: ONNX Runtime refuses a model or the feeds.
@@ -115,6 +118,8 @@ def measure_throughput(
     with contextlib.ExitStack() as stack:
         paths = {batch: stack.enter_context(written_feeds(some)) for batch, some in feeds.items()}
         for number in range(launches):
+            if until is not None and number > 1 and time.monotonic() > until:
+                break
             if progress is not None:
                 progress("throughput", number, launches)
             done.append(_launch([str(model) for model in models], cells, paths, told, generator))

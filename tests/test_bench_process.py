@@ -48,7 +48,8 @@ def test_macos(monkeypatch: pytest.MonkeyPatch, without_proc: None) -> None:
     memory = process.ProcessMemory()
     memory.reset()
     assert memory.method == "maxrss"
-    assert memory.peak() == memory.resident() == linux // 1024
+    assert memory.peak() == pytest.approx(linux // 1024, rel=0.01)
+    assert memory.resident() == pytest.approx(linux // 1024, rel=0.01)
     assert process.proportional() is None
     assert process.anonymous_and_file() == [None, None]
     assert process.run_queue_wait() is None
@@ -81,24 +82,30 @@ def test_windows(monkeypatch: pytest.MonkeyPatch, without_proc: None, works: boo
     monkeypatch.setattr(sys, "platform", "win32")
     memory = process.ProcessMemory()
     memory.reset()
-    sizes = (memory.method, memory.resident(), memory.peak())
+    try:
+        sizes = (memory.method, memory.resident(), memory.peak())
+    except OSError as error:
+        sizes, told = None, str(error)
     switches = process.involuntary_switches()
     monkeypatch.undo()
-    assert sizes == ("working_set", *((5 << 20, 9 << 20) if works else (0, 0)))
+    if works:
+        assert sizes == ("working_set", 5 << 20, 9 << 20)
+    else:
+        assert "does not tell" in told, "no figure is not 0 bytes"
     assert switches == 0
 
 
 def test_pipes_that_cannot_be_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """On Windows a thread reads; the measurement is the same, and deaths and delays are found."""
     monkeypatch.setattr(arms, "WAITS_FOR_PIPES", False)
-    models = [save_mlp(tmp_path / f"{n}.onnx", [64, n, 4]) for n in (32, 16)]
-    found = compare_latency(*models, feeds(), ONE, Protocol(launches=2, rounds=2))
+    large, small = (save_mlp(tmp_path / f"{n}.onnx", [64, n, 4]) for n in (32, 16))
+    found = compare_latency(large, small, feeds(), ONE, Protocol(launches=2, rounds=2))
     assert len(found.logs(0.5)) == 2
-    with Arm(models[0]) as arm:
+    with Arm(large) as arm:
         arm.wait_ready()
         with pytest.raises(WorkerError, match="gave no answer for 0 s"):
             arm.ask("warm_up", seconds=0)
-    with Arm(models[0]) as arm:
+    with Arm(large) as arm:
         arm.wait_ready()
         os.kill(arm.pid, 9)
         with pytest.raises(WorkerError, match="died"):

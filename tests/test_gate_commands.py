@@ -172,7 +172,7 @@ def test_a_time_that_is_too_short(folder: Path, monkeypatch: pytest.MonkeyPatch)
     text = policy("latency.p50.ratio max = 0.8", gate='max_duration = "0.001 s"')
     found = gate(folder, text, "--json")
     assert found.code == 1, "what was not measured fails"
-    (rule,) = found.json()["rules"]
+    (rule,) = json.loads(found.out)["rules"]
     assert rule["verdict"] == "missing"
     assert "there are 2; max_duration was over" in rule["why"]
 
@@ -215,12 +215,17 @@ def test_plan(tmp_path: Path) -> None:
     few = cli.run("gate", "plan", path, "--samples", "500")
     assert few.code == 3
     assert "a required rule can't be decided" in few.err
-    path.write_text(policy("latency.p50.ratio max = 0.8", gate='max_duration = "20 s"'))
+    assert cli.run("gate", "plan", path, "--samples", "20000").code == 0
+    path.write_text(policy("latency.p50.ratio max = 0.8", gate='max_duration = "10 s"'))
     short = cli.run("gate", "plan", path)
     assert short.code == 3
-    assert "max_duration ends after about 5" in " ".join(short.out.split())
+    assert "max_duration ends after about 3" in " ".join(short.out.split())
     assert cli.run("gate", "plan", path, "--launch-seconds", 1).code == 0
-    assert cli.run("gate", "plan", path, "--samples", "20000").code == 0
+    path.write_text(policy("accuracy.top1.delta classes = [3]; min = '-3 pp'"))
+    for samples, code, possible in ((100, 3, False), (100_000, 0, None)):
+        found = cli.run("gate", "plan", path, "--samples", samples, "--json")
+        assert found.code == code
+        assert json.loads(found.out)["rules"][0]["possible"] is possible, "of the class only"
     path.write_text(policy("accuracy.negative_flip_rate max = '1 %'"))
     (row,) = cli.run("gate", "plan", path, "--json").json()["rules"]
     assert 1000 < row["samples"] < 2000

@@ -136,7 +136,7 @@ def test_truth_table(
         ("accuracy.rmse max = 1", {}, "missing"),
         ("accuracy.top1.delta classes = [0]; min = '-3 pp'", {}, "pass"),
         ("accuracy.top1.delta classes = [1]; min = '-3 pp'", {}, "fail"),
-        ("accuracy.top1.delta classes = [0]; min = '-1 pp'", {}, "inconclusive"),
+        ("accuracy.top1.delta classes = [0]; min = '-0.5 pp'", {}, "inconclusive"),
         ("accuracy.top1.delta classes = [7]; min = '-3 pp'", {}, "missing"),
     ],
 )
@@ -183,7 +183,7 @@ def test_a_rule_of_classes_is_one_for_each() -> None:
     dependent = judge(replace(BASE, metrics=steps), parse_policy(policy(rule)))
     assert {r.verdict for r in dependent.rules} == {"missing"}, "steps are not independent"
     few = judge(
-        BASE, parse_policy(policy("accuracy.top1.delta classes = [0]; min = '-1 pp'"))
+        BASE, parse_policy(policy("accuracy.top1.delta classes = [0]; min = '-0.5 pp'"))
     ).rules[0]
     assert "has 500" in few.why
 
@@ -206,6 +206,23 @@ def test_bootstrapped_metrics_with_another_certainty() -> None:
         assert verdict(found, rule, *five) == many
     thirty = ["model.file_bytes max = '1 kB'"] * 29
     assert verdict(found, "accuracy.rmse max = 1", *thirty) == "inconclusive", "above 99.5%"
+
+
+@pytest.mark.parametrize(
+    ("samples", "limit", "said"),
+    [
+        (40, "-5 pp", "inconclusive"),  # too few for a bootstrap
+        (100, "-5 pp", "pass"),
+        (100, "-1 pp", "inconclusive"),
+        (3000, "-0.5 pp", "pass"),
+    ],
+)
+def test_draws_that_are_all_alike_are_not_certain(samples: int, limit: str, said: str) -> None:
+    """No sample tells the models apart; of the ones that were not drawn nobody knows."""
+    f1 = {"accuracy.f1.delta": Metric(0.0, 0.0, 0.0, "points")}
+    found = measurement(samples=samples, right=samples, losses=0, gains=0)
+    found = replace(found, metrics=found.metrics | f1)
+    assert verdict(found, f"accuracy.f1.delta min = '{limit}'") == said
 
 
 @pytest.mark.parametrize(

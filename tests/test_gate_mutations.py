@@ -178,8 +178,8 @@ def _is_another(text: str, changed: str) -> bool:
     """Whether the changed text is a policy with fewer rules, other limits or other settings."""
     try:
         before, after = parse_policy(text), parse_policy(changed)
+        rules = after.target().rules
     except InputError:
         return False
-    rules = after.target().rules
     same = replace(after, targets=before.targets, sha256=before.sha256)
     return any(rule not in rules for rule in before.target().rules) or same != before

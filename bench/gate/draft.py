@@ -65,7 +65,7 @@ schema = 1
 alpha = 0.05                # probability of a wrong pass, per rule
 on_inconclusive = "exit3"   # or "fail", or "warn"
 on_missing = "fail"         # or "inconclusive"
-max_duration = "10 min"     # no further look at launches is begun after that
+max_duration = "10 min"     # no launch is begun after that
 
 [target.here]
 threads = {int(options.get("threads") or 1)}

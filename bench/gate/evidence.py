@@ -26,6 +26,9 @@ from onnxtrim.bench.throughput import ThroughputResult
 OF_LAUNCHES = ("latency", "load", "energy")
 """Families whose sample are the launches."""
 
+LEAST_SAMPLES = 50
+"""Samples below which the interval of a bootstrap is too narrow."""
+
 RECORDED = 0.95
 """Confidence of the intervals of what can't be computed anew from a result file."""
 
@@ -113,7 +116,8 @@ class Evidence:
         if name == "accuracy.agreement" or (name == "accuracy.top1" and alone):
             hits = round(recorded.value * samples)
             return Metric(*clopper_pearson(hits, samples, confidence), "share")
-        return _recorded(recorded, counts.get("intervals", {}).get(name, ()), confidence)
+        found = _recorded(recorded, counts.get("intervals", {}).get(name, ()), confidence)
+        return _not_certain(found, samples, confidence)
 
     @property
     def independent(self) -> bool:
@@ -124,17 +128,21 @@ class Evidence:
         """Why nothing may be claimed about a rule, though it was measured; or empty."""
         if rule.family == "memory":
             return self._unsteady(rule.metric)
+        if rule.family == "accuracy":
+            return self._too_few(rule)
         if rule.family not in (*OF_LAUNCHES, "throughput"):
             return ""
         changed = str(self.found.details.get("changed") or "")
         latency = self.found.latency
         if changed:
             return changed
-        wait = None if latency is None else latency.wait_share()
+        if latency is None or rule.family == "throughput":
+            return ""
+        wait = latency.wait_share()
         if policy.max_wait is not None and (wait is None or wait > policy.max_wait):
             told = "is not known" if wait is None else f"was {wait:.1%} of the time"
             return f"the wait for a CPU {told}, {policy.max_wait:.1%} is allowed"
-        if not policy.require_aa or latency is None or rule.family == "throughput":
+        if not policy.require_aa:
             return ""
         if len(latency.calls) <= COPY:
             return "the original did not run against itself (require_aa)"
@@ -160,6 +168,17 @@ class Evidence:
         slow_fails = (rule.max is not None) != (rule.unit == "samples/s")
         return (drifts, told) if slow_fails else (drifts or told, "")
 
+    def _too_few(self, rule: Rule) -> str:
+        samples = int(self.found.details["accuracy"]["samples"])
+        if not self._is_bootstrapped(rule) or samples >= LEAST_SAMPLES:
+            return ""
+        return f"the bootstrap's interval needs {LEAST_SAMPLES} samples, there are {samples}"
+
+    def _is_bootstrapped(self, rule: Rule) -> bool:
+        exact = ("accuracy.agreement", "accuracy.negative_flip_rate")
+        of_top1 = rule.metric in ("accuracy.top1", "accuracy.top1.delta") and self.independent
+        return not of_top1 and rule.metric not in exact
+
     def is_marked(self, rule: Rule) -> bool:
         """Whether the kernel marked the peaks of memory; elsewhere they are of a whole process."""
         repeats = [one for told in self._memories(rule.metric).values() for one in told["repeats"]]
@@ -177,6 +196,18 @@ class Evidence:
         other = ".arena_off" if arena else ".arena_on"
         name = "memory_other_arena" if other in metric else "memory"
         return dict(self.found.details.get(name, {}))
+
+
+def _not_certain(metric: Metric, samples: int, confidence: float) -> Metric:
+    """An interval without width, of shares, with what samples that were not drawn may hold.
+
+    Where no sample tells the models apart, all draws are alike; but samples that do may have a
+    share of up to 1 − (α/2)^(1/n), by which a share differs at most.
+    """
+    if metric.low < metric.high or metric.unit not in ("share", "points"):
+        return metric
+    unseen = clopper_pearson(0, samples, confidence).high * (100 if metric.unit == "points" else 1)
+    return Metric(metric.value, metric.low - unseen, metric.high + unseen, metric.unit)
 
 
 def _recorded(metric: Metric, others: Sequence[Sequence[float]], confidence: float) -> Metric:

@@ -260,10 +260,11 @@ def check_result(
         raise InputError(
             "the candidate was made with the samples that it is judged on; give others"
         )
+    measured = {"cold": False, **found.settings}
     for name in _SCENARIO:
-        if settings is not None and found.settings.get(name) != settings[name]:
+        if settings is not None and measured.get(name) != settings[name]:
             raise InputError(
-                f"the result was measured with {name} = {_told(found.settings.get(name))}, the"
+                f"the result was measured with {name} = {_told(measured.get(name))}, the"
                 f" target says {_told(settings[name])}; measure again"
             )
     if not policy.require_same_host:

@@ -30,6 +30,7 @@ def measure_for(
     sizes: Sizes | None = None,
     seed: int = 0,
     attempts: int = 1,
+    until: float | None = None,
     progress: Progress | None = None,
 ) -> Measurement:
     """Measure a candidate beside its original until all rules about launches are decided.
@@ -43,6 +44,7 @@ def measure_for(
         sizes: Free dimensions of random inputs, as of :func:`.random_feeds`.
         seed: Of all randomness.
         attempts: How often it may be measured anew; each attempt gets its part of alpha.
+        until: Value of ``time.monotonic()`` from which on no launch is begun, see :func:`deadline`.
         progress: As of :func:`.compare`.
 
     Raises:
@@ -52,7 +54,6 @@ def measure_for(
     """
     chosen = policy.target(target)
     settings = settings_for(policy, chosen, sizes=sizes, seed=seed)
-    until = None if policy.max_seconds is None else time.monotonic() + policy.max_seconds
     if settings.accuracy and data is None:
         first = next(rule.metric for rule in chosen.rules if rule.family == "accuracy")
         raise InputError(f"{policy.source}: {first} needs samples; give them with --data")
@@ -74,6 +75,11 @@ def measure_for(
     found.details["policy_sha256"] = policy.sha256
     found.details["out_of_time"] = until is not None and time.monotonic() > until
     return found
+
+
+def deadline(policy: Policy) -> float | None:
+    """When the time ends that a policy gives all attempts from now on; ``None`` for no end."""
+    return None if policy.max_seconds is None else time.monotonic() + policy.max_seconds
 
 
 def settings_for(

@@ -79,6 +79,8 @@ def _need(
         if needed is None:
             return Need(rule, None, None, 0.0, False if "no number" in told else None, told)
         possible = None if samples is None else samples >= needed
+        if rule.of_class is not None and possible:
+            possible = None  # how many of them are of the class is not known
         return Need(rule, needed, None, 0.0, possible, told)
     if rule.family == "memory":
         return Need(rule, None, None, 6.0, True, "three fresh processes per model; repeats agree")
@@ -98,12 +100,10 @@ def _launches(rule: Rule, policy: Policy, launch_seconds: float) -> Need:
     elif ".ratio" not in rule.metric:
         told += "; absolute times need a quiet machine"
     possible = None
-    if policy.max_seconds is not None and fewest * launch_seconds > policy.max_seconds:
+    if policy.max_seconds is not None and (fewest - 1) * launch_seconds > policy.max_seconds:
         possible = False
-        told = (
-            f"{fewest} launches at least, and max_duration ends after about"
-            f" {math.floor(policy.max_seconds / launch_seconds)}"
-        )
+        begun = math.floor(policy.max_seconds / launch_seconds) + 1
+        told = f"{fewest} launches at least, and max_duration ends after about {begun}"
     return Need(rule, None, (fewest, most), most * launch_seconds, possible, told)
 
 

@@ -113,9 +113,9 @@ class Policy:
         alpha: Probability of a wrong pass, per rule, and of any wrong fail.
         on_inconclusive: ``"exit3"``, ``"fail"`` or ``"warn"``.
         on_missing: ``"fail"`` or ``"inconclusive"``.
-        max_seconds: After so long no further launch is begun; ``None`` for no end.
-        max_wait: Share of the time that the original's process may have waited for a CPU, for
-            rules on times to be decided; ``None`` for any.
+        max_seconds: After so long no further launch is begun, but the second; ``None`` for no end.
+        max_wait: Share of the time that the processes may have waited for a CPU, for rules on
+            latency, loading and energy to be decided; ``None`` for any.
         memory_method: ``"hwm"`` if only peaks that the kernel marks count, else ``"any"``.
         require_aa: Whether the original must have run against itself.
         require_same_host: Whether a result must have been measured on this machine.
@@ -407,7 +407,7 @@ def _classes(value: Any, rule: Rule, where: str) -> list[int]:
             f"{where} ({rule.metric}): classes is {classes!r}, must be a list of different numbers"
             " of classes, such as [0, 3]"
         )
-    return classes
+    return list(classes)
 
 
 def _rule(value: Any, where: str) -> Rule:
@@ -422,9 +422,8 @@ def _rule(value: Any, where: str) -> Rule:
         raise InputError(f"{where} ({metric}): {error}") from None
     if not limits:
         raise InputError(f"{where} ({metric}) has neither max nor min")
-    rule = Rule(
-        metric, slack=slack, budget_ms=budget, level=table.choice("level", LEVELS), **limits
-    )
+    level = table.choice("level", LEVELS)
+    rule = Rule(metric, limits.get("max"), limits.get("min"), slack, budget, level)
     if rule.max is not None and rule.min is not None and rule.max < rule.min:
         raise InputError(f"{where} ({metric}): max is below min")
     if unit == "share" and (rule.max == 1 or rule.min == 0):

@@ -75,7 +75,9 @@ class Judgement(Protocol):
 
 def measured(rule: Rule) -> Metric | None:
     """The number that a rule looked at, alone if an end of its interval is not known."""
-    ends = [end for end in (rule.low, rule.high) if end is not None and math.isfinite(end)]
-    if rule.value is None or len(ends) < 2:
-        return None if rule.value is None else Metric.exact(rule.value, rule.unit)
-    return Metric(rule.value, *ends, rule.unit)
+    if rule.value is None:
+        return None
+    low, high = rule.low, rule.high
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return Metric.exact(rule.value, rule.unit)
+    return Metric(rule.value, low, high, rule.unit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from onnxtrim.bench.data import open_data
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.gate import judge, load_policy, measure_for
 from onnxtrim.bench.gate.choice import choose_by
+from onnxtrim.bench.gate.measure import deadline
 from onnxtrim.bench.model_file import model_sha256
 from onnxtrim.bench.run_folder import Run, load_run
 from onnxtrim.bench.session import RunOptions
@@ -27,7 +29,7 @@ from onnxtrim.toolkit.cli.common import (
     with_json,
     with_shape,
 )
-from onnxtrim.toolkit.cli.gate_output import Outputs, tell, with_outputs
+from onnxtrim.toolkit.cli.gate_output import Outputs, judged_anyway, tell, with_outputs
 from onnxtrim.toolkit.cli.measuring import measured
 
 
@@ -107,7 +109,12 @@ def command(
         say("next: confirm it by 'onnxtrim gate' on data that had no part in the sweep")
         return
     check_output(output, before, model)
-    with measured(output, before, model, data=data) as write, progress_bar() as report:
+    judged = functools.partial(judge, policy=asked, target=target, tried=found.tried)
+    with (
+        measured(output, before, model, data=data) as write,
+        judged_anyway(judged, write, told, as_json=as_json),
+        progress_bar() as report,
+    ):
         result = measure_for(
             asked,
             before,
@@ -116,11 +123,12 @@ def command(
             data=data,
             sizes=parse_shapes(shapes),
             seed=seed,
+            until=deadline(asked),
             progress=report,
         )
         write(result)
     warn(result.warnings)
-    tell(judge(result, asked, target, tried=found.tried), told, as_json=as_json)
+    tell(judged(result), told, as_json=as_json)
 
 
 def _check_files(run: Run, original: Path, data: str | None) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from onnxtrim.bench.errors import InputError, WorkerError
+from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.files import sha256_file, write_text
 from onnxtrim.bench.gate import (
     Judgement,
@@ -19,7 +20,7 @@ from onnxtrim.bench.gate import (
     parse_policy,
 )
 from onnxtrim.bench.gate.draft import draft
-from onnxtrim.bench.gate.measure import settings_for
+from onnxtrim.bench.gate.measure import deadline, settings_for
 from onnxtrim.bench.gate.plan import FLIPS, LAUNCH_SECONDS, plan
 from onnxtrim.bench.measurement import Measurement
 from onnxtrim.bench.model_file import model_sha256
@@ -36,7 +37,7 @@ from onnxtrim.toolkit.cli.common import (
     with_json,
     with_shape,
 )
-from onnxtrim.toolkit.cli.gate_output import Outputs, tell, with_outputs
+from onnxtrim.toolkit.cli.gate_output import Outputs, judged_anyway, tell, with_outputs
 from onnxtrim.toolkit.cli.measuring import measured
 
 _MEASURE = "run"
@@ -148,6 +149,8 @@ def measure_and_judge(
     models = (original, candidate)
     sizes = parse_shapes(shapes)
 
+    until = deadline(asked)
+
     def attempt(number: int, write: Callable[[Measurement], None]) -> Judgement:
         with progress_bar() as report:
             found = measure_for(
@@ -158,26 +161,24 @@ def measure_and_judge(
                 sizes=sizes,
                 seed=seed + number,
                 attempts=attempts,
+                until=until,
                 progress=report,
             )
         warn(found.warnings)
         write(found)
         return judge(found, asked, target)
 
-    with measured(output, original, candidate, data=data) as write:
-        try:
-            judgement = attempt(0, write)
-            for number in range(1, attempts):
-                if judgement.verdict != "inconclusive":
-                    break
-                say(f"{judgement.words}\nnot decided, attempt {number + 1} of {attempts}")
-                judgement = attempt(number, write)
-        except WorkerError as error:
-            if isinstance(error.finished, Measurement):
-                say(f"error: {error}")
-                write(error.finished)
-                tell(judge(error.finished, asked, target), told, as_json=as_json)
-            raise
+    with (
+        measured(output, original, candidate, data=data) as write,
+        judged_anyway(lambda found: judge(found, asked, target), write, told, as_json=as_json),
+    ):
+        judgement = attempt(0, write)
+        for number in range(1, attempts):
+            over = until is not None and time.monotonic() > until
+            if judgement.verdict != "inconclusive" or over:
+                break
+            say(f"{judgement.words}\nnot decided, attempt {number + 1} of {attempts}")
+            judgement = attempt(number, write)
     tell(judgement, told, as_json=as_json)
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
 
-from onnxtrim.bench.errors import InputError
+from onnxtrim.bench.errors import InputError, WorkerError
 from onnxtrim.bench.files import write_text
 from onnxtrim.bench.gate import Judgement
 from onnxtrim.bench.gate.outputs import SIGNS, append_summary, github_commands, junit, markdown
+from onnxtrim.bench.measurement import Measurement
 from onnxtrim.bench.text import one_line
 from onnxtrim.toolkit.cli.common import check_output, out, print_json, say, table, with_options
 
@@ -56,6 +58,25 @@ def with_outputs(function: F) -> F:
         click.option("-q", "--quiet", is_flag=True, help="Print the verdict's sentence only."),
     )
     return with_options(function, options)
+
+
+@contextlib.contextmanager
+def judged_anyway(
+    judged: Callable[[Measurement], Judgement],
+    write: Callable[[Measurement], None],
+    outputs: Outputs,
+    *,
+    as_json: bool,
+) -> Iterator[None]:
+    """If a measuring process dies, judge and tell what was finished: a CI server reads it, too."""
+    try:
+        yield
+    except WorkerError as error:
+        if isinstance(error.finished, Measurement):
+            say(f"error: {error}")
+            write(error.finished)
+            tell(judged(error.finished), outputs, as_json=as_json)
+        raise
 
 
 def tell(judgement: Judgement, outputs: Outputs, *, as_json: bool) -> NoReturn:

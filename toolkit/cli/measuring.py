@@ -255,6 +255,9 @@ def finish(found: Measurement, title: str, schema: str, *, as_json: bool) -> Non
     if not as_json:
         for text in told:
             out().print(text)
+    if found.details.get("not_finished"):
+        say(f"error: not finished: {found.details['not_finished']}")
+        codes.append(WorkerError.exit_code)
     if codes:
         raise click.exceptions.Exit(CODES[FAIL] if CODES[FAIL] in codes else max(codes))
 
