@@ -7,6 +7,7 @@ import itertools
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Union
 
@@ -110,7 +111,10 @@ def _measure(
     identities = [
         {"path": str(model), "sha256": files_sha256(parts)} for model, parts in zip(models, files)
     ]
-    details: dict[str, Any] = {"feeds": "random" if source is None else "data"}
+    details: dict[str, Any] = {
+        "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "feeds": "random" if source is None else "data",
+    }
     used: list[str] = []
     judged = labelled or settings.fresh_data
     if source is not None and judged and settings.accuracy:

@@ -140,9 +140,11 @@ def latency_warnings(result: LatencyResult) -> list[str]:
     for name, arm in arms if len(arms) > 1 else (("model", ORIGINAL),):
         call = math.exp(float(np.median([k.median_log(arm, 0.5) for k in result.launches])))
         if result.floor_ms is not None and call < FLOOR_TIMES * result.floor_ms:
+            share = min(result.floor_ms / call, 1.0)
             found.append(
-                f"overhead-bound: a call of the {name} takes {1000 * call:.1f} µs, one of an empty"
-                f" model {1000 * result.floor_ms:.1f} µs; a smaller model can gain little"
+                f"overhead-bound: of a call of the {name}, {1000 * call:.1f} µs, {share:.0%} is"
+                f" what a call of an empty model takes ({1000 * result.floor_ms:.1f} µs); no"
+                " smaller model saves that"
             )
     return found
 

@@ -205,7 +205,7 @@ def test_real_models(tmp_path: Path) -> None:
     small = save_mlp(tmp_path / "small.onnx", [64, 256, 256, 10])
     large = save_mlp(tmp_path / "large.onnx", [64, 1024, 512, 10])
     copy = Path(shutil.copy(small, tmp_path / "copy.onnx"))
-    quick = Protocol(launches=3, rounds=6, round_ms=5.0)
+    quick = Protocol(launches=3, rounds=40, round_ms=5.0)
     slower = latency_metrics(compare_latency(small, large, feeds(), ONE, quick))
     assert slower["latency.p50.ratio"].value > 1.5
     assert slower["load.session_create"].value > 0
@@ -213,8 +213,8 @@ def test_real_models(tmp_path: Path) -> None:
     same = compare_latency(
         small, copy, feeds(), ONE, quick, progress=lambda *step: steps.append(step)
     )
-    assert latency_metrics(same)["latency.p50.ratio"].value == pytest.approx(1, abs=0.15)
-    assert len(same.launches[2].rounds) == 12
+    assert latency_metrics(same)["latency.p50.ratio"].value == pytest.approx(1, abs=0.3)
+    assert len(same.launches[2].rounds) == 80
     assert steps[-1] == ("latency", 3, 3)
     assert same.floor_ms is not None
     assert 0 < same.floor_ms < 1

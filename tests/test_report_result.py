@@ -31,9 +31,9 @@ def _page(found: Measurement, folder: Path, judgement: Any = None) -> Page:
 def test_the_result_is_said_first(tmp_path: Path) -> None:
     page = _page(fake_result.measurement(), tmp_path)
     wanted = (
-        "The candidate takes 0.620 [0.615, 0.626] of the original's time, needs 0.736"
-        " [0.715, 0.759] of its memory and is 0.250 of its size; its top-1 accuracy changes by"
-        " -0.20 points [-0.66, +0.24]."
+        "The candidate takes 0.620 [0.615, 0.626] of the original's time, 0.736 [0.715, 0.759] of"
+        " its peak memory and 0.250 of its file; its top-1 accuracy changes by -0.20 points"
+        " [-0.66, +0.24], which may be chance."
     )
     assert ascii_of(page.data["verdict"]) == wanted
     text = ascii_of(page.text)
@@ -51,10 +51,26 @@ def test_the_words_of_a_policy_stand_at_the_top_as_they_are(tmp_path: Path) -> N
     assert page.data["answer"] == "fail"
     whole = (tmp_path / "result.html").read_text(encoding="utf-8")
     assert f'<p class="verdict">{escape(said)}</p>' in whole
-    assert "Judged for laptop." in page.text
+    assert "Policy gate.toml, target laptop. The candidate was chosen from 6" in page.text
     for word in ("pass", "fail", "inconclusive", "missing", "waived"):
         assert f"</span> {word}</b>" in whole
-    assert whole.count("told in words") == 6
+    assert whole.count("not known after 6 launches") == 1
+    assert "required" in page.text
+    assert "another candidate, or other limits" in page.text, "the next step"
+    short = replace(fake_result.judgement(), tried=1, policy={})
+    text = _page(fake_result.measurement(), tmp_path, short).text
+    assert "The policy, target laptop." in text
+    assert "chosen from" not in text
+    assert "repeat the gate on the device" in text
+
+
+def test_when_and_where_it_was_measured_is_said(tmp_path: Path) -> None:
+    found = fake_result.measurement()
+    found.details["measured_at"] = "2026-11-26T14:12:31+00:00"
+    text = _page(found, tmp_path).text
+    assert "Measured: 2026-11-26 14:12 UTC, AMD EPYC 7B13, " in text
+    assert "1 thread, 2,000 samples of test.npz." in text
+    assert "let 'onnxtrim gate' judge it" in text
 
 
 def test_the_forest_holds_every_ratio_with_its_limits(tmp_path: Path) -> None:
@@ -165,7 +181,7 @@ def test_names_can_not_become_code(tmp_path: Path) -> None:
         settings=found.settings | {EVIL: EVIL},
         warnings=(EVIL,),
     )
-    rule = fake_result.Rule(EVIL, EVIL, EVIL, 0.5, unit="ratio", bound=0.5, level=EVIL, told=EVIL)
+    rule = fake_result.Rule(EVIL, EVIL, EVIL, 0.5, unit="ratio", bound=0.5, level=EVIL, why=EVIL)
     judgement = replace(fake_result.judgement(EVIL, EVIL), rules=(rule,), target=EVIL)
     page = _page(found, tmp_path, judgement)
     whole = (tmp_path / "result.html").read_text(encoding="utf-8")

@@ -108,7 +108,7 @@ def test_names_stay_text(driver: Any, tmp_path: Path) -> None:
     found = fake_result.measurement()
     found.details["profile"]["layers"][0]["name"] = EVIL
     more = {f"latency.{EVIL}.ratio": Metric(0.5, 0.4, 0.6, "ratio")}
-    rule = fake_result.Rule(f"latency.{EVIL}.ratio", "pass", EVIL, 0.5, bound=0.7, told=EVIL)
+    rule = fake_result.Rule(f"latency.{EVIL}.ratio", "pass", EVIL, 0.5, bound=0.7, why=EVIL)
     judgement = replace(fake_result.judgement("pass", EVIL), rules=(rule,))
     _open(driver, tmp_path, replace(found, metrics=found.metrics | more), judgement)
     for number in range(20):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from onnxtrim.bench.results import Metric
@@ -49,8 +49,8 @@ class Rule(Protocol):
         """The limit as a number of this unit, to be drawn."""
 
     @property
-    def told(self) -> str:
-        """What came of it, in a sentence."""
+    def why(self) -> str:
+        """What hinders a clear answer, or what to do; the reason of a waiver; or empty."""
 
 
 class Judgement(Protocol):
@@ -67,6 +67,14 @@ class Judgement(Protocol):
     @property
     def target(self) -> str:
         """What the policy was read for, such as a device; may be empty."""
+
+    @property
+    def policy(self) -> Mapping[str, str]:
+        """``source`` and ``sha256`` of the policy."""
+
+    @property
+    def tried(self) -> int:
+        """How many candidates the candidate was chosen from."""
 
     @property
     def rules(self) -> Sequence[Rule]:

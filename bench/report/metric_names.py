@@ -73,6 +73,13 @@ def label(name: str) -> str:
     return f"{told}, arena {arena[1]}" if arena else told
 
 
+def kind(name: str) -> str:
+    """What a ratio or a difference is; else empty."""
+    name = _CLASS.sub("", name)
+    ends = {".ratio": "ratio to the original", ".delta": "difference to the original"}
+    return ends.get(name[name.rfind(".") :], "")
+
+
 def family(name: str) -> str:
     """The heading under which a metric stands."""
     return _FAMILIES.get(name.partition(".")[0], "Others")

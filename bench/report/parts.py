@@ -77,7 +77,7 @@ def mark(verdict: str) -> str:
 def facts(parts: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
     """Nested settings as lists of terms, those without any left out."""
     return "".join(
-        f"<details open><summary>{escape(title)}</summary><dl>"
+        f'<details class="facts"><summary>{escape(title)}</summary><dl>'
         + "".join(_term(key, value) for key, value in words.flatten(values))
         + "</dl></details>"
         for title, values in parts

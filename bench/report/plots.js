@@ -105,6 +105,11 @@ const onnxtrimPlots = (() => {
     for (const event of ["beforeprint", "afterprint"]) {
       addEventListener(event, () => {
         onPaper = event === "beforeprint";
+        // What is folded on the screen must be on paper.
+        for (const box of document.querySelectorAll("details.facts")) {
+          if (onPaper) box.dataset.folded = String(!box.open);
+          box.open = onPaper || box.dataset.folded === "false";
+        }
         root.classList.toggle("print", onPaper);
         draw();
       });

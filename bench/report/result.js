@@ -77,7 +77,7 @@
       if (!narrow()) return [{ ...value, x: 1, xanchor: "left", xshift: 10 }];
       return [
         { ...told, y: at(index), yshift: 16, x: 0, xanchor: "left", text: short(row.label, LABEL), font: { color: color("text"), size: 11 } },
-        { ...value, yshift: 16, x: 1, xanchor: "right", bgcolor: color("veil"), font: { color: color("text"), size: 11 } },
+        { ...value, yshift: 16, x: 1, xanchor: "right", bgcolor: color("card"), font: { color: color("text"), size: 11 } },
       ];
     });
     const shown = Object.keys(ROLES).filter((role) => rows.some((row) => row.role === role));

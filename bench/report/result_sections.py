@@ -9,9 +9,10 @@ from typing import Any
 
 from onnxtrim.bench.launches import CANDIDATE, COPY
 from onnxtrim.bench.measurement import Measurement
-from onnxtrim.bench.report import parts, result_tables, result_words, words
+from onnxtrim.bench.report import metric_names, parts, result_tables, result_words, words
 from onnxtrim.bench.report.forest import Row
 from onnxtrim.bench.report.judgement import Judgement
+from onnxtrim.bench.results import Metrics
 
 FOREST, LAUNCHES = "ratios-plot", "launches-plot"
 _HEAD = ("seed", "calls_per_round", "planned", "floor_ms", "wait_share", "involuntary_switches")
@@ -57,12 +58,16 @@ def _heading(found: Measurement) -> str:
 
 
 def _verdict(found: Measurement, judgement: Judgement | None) -> str:
+    told = parts.sentence(result_words.sentence(found))
     if judgement is None:
-        return f'<p class="verdict">{parts.sentence(verdict(found, None))}</p>'
-    return (
-        f'<p class="stamp">{parts.mark(judgement.verdict)}</p>'
-        f'<p class="verdict">{escape(judgement.words)}</p>'
-    )
+        told = f'<p class="verdict">{told}</p>'
+    else:
+        told = (
+            f'<p class="stamp">{parts.mark(judgement.verdict)}</p>'
+            f'<p class="verdict">{escape(judgement.words)}</p><p class="claim">{told}</p>'
+        )
+    ends = (result_words.where(found), result_words.next_step(found, judgement))
+    return told + "".join(f'<p class="lead">{escape(text)}</p>' for text in ends if text)
 
 
 def _claims(found: Measurement) -> str:
@@ -90,21 +95,37 @@ def _cards(found: Measurement) -> list[tuple[str, str, str]]:
     for title, key in keys:
         ratio = metrics.get(f"{key}.ratio")
         if ratio is not None:
-            small = f"{words.interval(ratio, 3)} of the original".lstrip()
-            items.append((title, words.plain(ratio), small))
+            small = f"{_change(metrics, key)} {words.interval(ratio, 3)}".strip()
+            items.append((f"{title}, of the original's", words.plain(ratio, 3), small))
         elif key in metrics and found.original is None:
             items.append((title, words.plain(metrics[key]), words.interval(metrics[key])))
     if delta := metrics.get("accuracy.top1.delta"):
-        items.append(("Accuracy", f"{words.plain(delta)} pt", words.interval(delta)))
+        small = f"{_change(metrics, 'accuracy.top1')} {words.interval(delta)}".strip()
+        items.append(("Top-1 accuracy", f"{words.plain(delta)} points", small))
     elif top1 := metrics.get("accuracy.top1"):
         items.append(("Accuracy", words.plain(top1), words.interval(top1)))
     return items
 
 
+def _change(metrics: Metrics, key: str) -> str:
+    """The value before and after."""
+    before, after = metrics.get(f"{key}.original"), metrics.get(key)
+    if before is None or after is None:
+        return ""
+    return f"{words.plain(before)} \N{RIGHTWARDS ARROW} {words.plain(after)}"
+
+
 def _rules(judgement: Judgement | None) -> str:
     if judgement is None:
         return ""
-    lead = f"Judged for {judgement.target}." if judgement.target else ""
+    source = PurePath(str(judgement.policy.get("source") or "")).name
+    lead = f"Policy {source}" if source else "The policy"
+    lead += f", target {judgement.target}." if judgement.target else "."
+    if judgement.tried > 1:
+        lead += (
+            f" The candidate was chosen from {words.count(judgement.tried)}, on other data, and"
+            " judged once."
+        )
     return parts.section("rules", "Rules", result_tables.rules(judgement), lead)
 
 
@@ -112,20 +133,23 @@ def _ratios(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     lead = (
-        "Each line is a metric of the candidate over that of the original, with its 95% interval"
-        " (of memory, all repeats); the axis is logarithmic. Left of 1 is less, which is better of"
-        " everything but samples per second. A filled mark is a difference that was shown, an open"
-        " one is not."
+        "Left of 1 is less than the original's, which is better"
+        f"{'; of samples per second right is' if any(map(_is_rate, rows)) else ''}. Bars are 95%"
+        " intervals (of memory, all repeats); a mark is filled where a difference was shown."
     )
+    if any(row.limits for row in rows):
+        lead += " Purple bars are limits of rules."
     if any(row.role == "copy" for row in rows):
         lead += (
-            " The original was also measured against itself, in the same turns: its interval (99%)"
-            " tells what this machine can't tell apart."
+            " The diamond is a check: the original against itself, with the interval (99%) of what"
+            " this machine can't tell apart."
         )
-    if any(row.limits for row in rows):
-        lead += " Upright dashes are limits."
     plot = parts.figure(FOREST, "Ratios to the original", "", "plot forest")
     return parts.section("ratios", "Candidate beside original", plot, lead)
+
+
+def _is_rate(row: Row) -> bool:
+    return metric_names.is_larger_better(row.name)
 
 
 def _launches(found: Measurement) -> str:
@@ -134,8 +158,8 @@ def _launches(found: Measurement) -> str:
         return ""
     pair = len(latency.calls) > CANDIDATE
     lead = (
-        "Each dot is one fresh start of all processes; the interval is over these, for they differ"
-        " more from each other than the calls within one."
+        "Each dot is one restart of all processes. The interval is computed from these values: two"
+        " restarts differ more than two calls within one."
     )
     title = "Median time, candidate ÷ original" if pair else "Median time of a call, ms"
     note = "The band is the 95% interval."
@@ -159,7 +183,7 @@ def _accuracy(found: Measurement) -> str:
     if agreement := found.metrics.get("accuracy.agreement"):
         told.append(f"{words.with_interval(agreement)} of the samples get the same class.")
     if (error := about.get("relative_error")) is not None:
-        told.append(f"The outputs differ by {words.significant(float(error))} of their size.")
+        told.append(f"The raw outputs differ by {words.percent(float(error))} (norms).")
     told.append(f"Over {words.count(int(about['samples']))} samples.")
     table = result_tables.classes(about.get("classes", []))
     lead = " ".join(told)
@@ -180,7 +204,7 @@ def _measured(found: Measurement, judgement: Judgement | None) -> str:
             ("Model" if found.original is None else "Candidate", found.model),
             ("Original", found.original or {}),
             ("Data", found.details.get("data", {"name": "none; inputs were random"})),
-            ("Policy", {"target": judgement.target} if judgement and judgement.target else {}),
+            ("Policy", {**judgement.policy, "target": judgement.target} if judgement else {}),
             ("Latency", launches),
             ("Settings", found.settings),
             ("Machine and versions", found.machine),

@@ -22,21 +22,30 @@ _REASONS = {
 }
 
 
+_LEVELS = {"error": "required", "warn": "warns only", "info": "is told only"}
+
+
 def rules(judgement: Judgement) -> str:
     """Every rule with its verdict, in the order of the policy."""
+    remarks = any(rule.why for rule in judgement.rules)
     rows = []
     for rule in judgement.rules:
-        number = words.with_interval(measured(rule), 3)
+        number = measured(rule)
+        told = words.with_interval(number, 3)
+        if number is not None and number.unit == "points":
+            told = _with_points(told)
+        why = f'<td class="names">{escape(rule.why)}</td>' if remarks else ""
         rows.append(
-            f'<tr><td class="word">{parts.mark(rule.verdict)}</td>'
-            f"{_name(rule.metric)}<td>{escape(rule.limit)}</td>"
-            f'<td>{parts.breakable(number)}</td><td class="word">{escape(rule.level)}</td>'
-            f'<td class="names">{escape(rule.told)}</td></tr>'
+            f'<tr><td class="word">{parts.mark(rule.verdict)}</td>{_name(rule.metric, whole=True)}'
+            f"<td>{parts.breakable(told)}</td><td>{escape(rule.limit.replace('-', words.MINUS))}"
+            f'</td><td class="word">{escape(_LEVELS.get(rule.level, rule.level))}</td>{why}</tr>'
         )
-    heads = ("Verdict.", "Rule.", "Limit", "Measured", "Level.", "In words*")
-    return _table(
-        "Rules of the policy", heads, rows, "What came of every rule; intervals in brackets."
+    heads = ("Verdict.", "Rule.", "Measured", "Limit", "Counts.", *["Remark*"] * remarks)
+    note = (
+        "In brackets the bounds by which a rule is judged, each with the certainty that the policy"
+        " asks for; intervals elsewhere on this page are of 95%, both ends together."
     )
+    return _table("Rules of the policy", heads, rows, note)
 
 
 def metrics(found: Measurement) -> str:
@@ -56,7 +65,10 @@ def metrics(found: Measurement) -> str:
         cells = _cells(found.metrics, name, pair)
         told = "".join(f"<td>{parts.breakable(cell)}</td>" for cell in cells)
         rows.append(f"<tr>{_name(name)}{told}</tr>")
-    note = "95% intervals in brackets, of memory all repeats; numbers without one did not vary."
+    note = (
+        "95% intervals in brackets, of memory all repeats. Numbers without one are exact (files),"
+        " or all repeats agreed."
+    )
     return _table("All metrics", heads, rows, note)
 
 
@@ -64,11 +76,17 @@ def _cells(found: Metrics, name: str, pair: bool) -> list[str]:
     value = _told(name, found.get(name))
     if not pair:
         return [value]
+    if name.endswith("_p"):  # of the difference, not of a model
+        return [words.NONE, words.NONE, value]
     change = found.get(f"{name}.ratio", found.get(f"{name}.delta"))
     told = words.with_interval(change, 3)
     if change is not None and change.unit == "points":
-        told = told.replace(" [", " points [") if "[" in told else f"{told} points"
+        told = _with_points(told)
     return [_told(name, found.get(f"{name}.original")), value, told]
+
+
+def _with_points(told: str) -> str:
+    return told.replace(" [", " points [") if "[" in told else f"{told} points"
 
 
 def _told(name: str, metric: Metric | None) -> str:
@@ -156,7 +174,11 @@ def classes(found: Sequence[Mapping[str, Any]]) -> str:
         for one in known[:CLASSES]
     ]
     heads = ("Class", "Samples", "Original", "Candidate", "Newly wrong", "Newly right")
-    note = "What became of each class; information, not a judgement."
+    note = (
+        "Information, not a judgement; those that changed most first. A bar is as long as its"
+        f" change (the longest {words.number(most, 2)} points), and pale where chance alone"
+        " explains it."
+    )
     if (more := len(known) - CLASSES) > 0:
         note += f" {words.count(more)} more classes, which changed less, are in the JSON."
     return _table("Accuracy by class", (*heads, "Change, points", ""), rows, note)
@@ -171,19 +193,23 @@ def _delta(delta: Mapping[str, Any]) -> str:
 def _diverging(delta: Mapping[str, Any], most: float) -> str:
     """A bar to the left for what was lost, to the right for what was won."""
     value = float(delta["value"])
+    low, high = (float(delta.get(end, value)) for end in ("low", "high"))
     width = min(50.0, 50 * abs(value) / most)
     left = 50 - width if value < 0 else 50
-    kind = "down" if value < 0 else "up"
+    kind = "chance" if low <= 0 <= high else "down" if value < 0 else "up"
     return (
         f'<td class="bar both"><div><span class="{kind}" '
         f'style="margin-left:{left:.1f}%;width:{width:.1f}%"></span></div></td>'
     )
 
 
-def _name(metric: str) -> str:
+def _name(metric: str, *, whole: bool = False) -> str:
+    """The heading of a row; ``whole``: with what tells a ratio or a difference."""
     told = metric_names.label(metric)
-    code = "" if told == metric else f"<small>{escape(metric)}</small>"
-    return f'<th scope="row">{escape(told)}{code}</th>'
+    kind = metric_names.kind(metric) if whole else ""
+    small = f"<small>{escape(kind)}</small>" if kind else ""
+    code = "" if told == metric else f'<small class="code">{escape(metric)}</small>'
+    return f'<th scope="row">{escape(told)}{small}{code}</th>'
 
 
 def _table(title: str, heads: Sequence[str], rows: Iterable[str], caption: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from onnxtrim.bench.latency_metrics import copies_differ
 from onnxtrim.bench.measurement import Measurement
 from onnxtrim.bench.report import words
+from onnxtrim.bench.report.judgement import Judgement
 from onnxtrim.bench.results import Metric
 
 _KINDS = ("latency", "throughput", "energy", "memory", "accuracy")
@@ -25,12 +26,15 @@ def sentence(found: Measurement) -> str:
         return f"The model {_joined(parts)}."
     parts = [
         _of(metrics.get("latency.p50.ratio"), "takes {} of the original's time"),
-        _of(metrics.get("memory.run_peak.ratio"), "needs {} of its memory"),
-        _of(metrics.get("model.file_bytes.ratio"), "is {} of its size"),
+        _of(metrics.get("memory.run_peak.ratio"), "{} of its peak memory"),
+        _of(metrics.get("model.file_bytes.ratio"), "{} of its file"),
     ]
     told = f"The candidate {_joined(parts)}"
     delta = metrics.get("accuracy.top1.delta")
-    told += _of(delta, "; its top-1 accuracy changes by {}", " points") + "."
+    told += _of(delta, "; its top-1 accuracy changes by {}", " points")
+    if delta is not None and delta.low <= 0 <= delta.high:
+        told += ", which may be chance"
+    told += "."
     latency = metrics.get("latency.p50.ratio")
     if latency is not None and latency.high >= 1:
         told += " It is slower." if latency.low > 1 else " It was not shown to be faster."
@@ -59,6 +63,34 @@ def _joined(parts: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def where(found: Measurement) -> str:
+    """When and on what it was measured."""
+    machine, threads = found.machine, found.settings.get("threads")
+    at = str(found.details.get("measured_at") or "")
+    told = [at[:16].replace("T", " ") + " UTC"] if at else []
+    told += [str(machine[key]) for key in ("cpu", "system") if machine.get(key)]
+    if isinstance(threads, int):
+        told.append(f"{threads} thread{'s' * (threads != 1)}")
+    data = found.details.get("data", {})
+    if data.get("samples"):
+        told.append(f"{words.count(int(data['samples']))} samples of {data.get('name')}")
+    return f"Measured: {', '.join(told)}." if told else ""
+
+
+def next_step(found: Measurement, judgement: Judgement | None) -> str:
+    """What to do with this page."""
+    if found.original is None:
+        return ""
+    if judgement is None:
+        return "Next: say what must hold, and let 'onnxtrim gate' judge it on data not used so far."
+    return {
+        "pass": "Next: repeat the gate on the device where the model will run; times are of this"
+        " machine.",
+        "fail": "Next: another candidate, or other limits if these are not what is needed.",
+        "inconclusive": "Next: what the remarks on the rules say; an open rule is no fail.",
+    }.get(judgement.verdict, "Next: measure again.")
+
+
 def limits(found: Measurement) -> list[str]:
     """What the result does not show, from what was not measured and how the rest was."""
     settings, metrics = found.settings, found.metrics
@@ -69,8 +101,8 @@ def limits(found: Measurement) -> list[str]:
         items.append(f"Not measured: {', '.join(missing)}.")
     if timed or "memory" in measured:
         items.append(
-            "Other machines: times and memory are of the machine named above, under the load of"
-            " that hour. Measure again where the model will run."
+            "Other machines: times and memory are of this machine, under the load of that time."
+            " Measure again where the model will run."
         )
     if timed:
         items.append(_setting(found))
@@ -86,6 +118,8 @@ def limits(found: Measurement) -> list[str]:
         )
     if "latency" in measured and "latency.p99" not in metrics:
         items.append("The slowest calls: there were too few to tell the 99th percentile.")
+    elif found.original is not None and timed and "latency.p99.ratio" not in metrics:
+        items.append("The ratio of the slowest calls: it is told from 12 launches on.")
     items += _accuracy(found)
     if "profile" in found.details:
         items.append(
@@ -94,7 +128,8 @@ def limits(found: Measurement) -> list[str]:
         )
     if found.original is not None:
         items.append(
-            "All intervals at once: each holds 95% for itself, and of twenty one misses by chance."
+            "All intervals at once: each holds the truth in 95% of cases, so about one in twenty"
+            " misses it by chance."
         )
     return items
 
@@ -104,7 +139,7 @@ def _setting(found: Measurement) -> str:
     told = f"{threads} thread{'s' * (threads != 1)}" if isinstance(threads, int) else "its threads"
     return (
         f"Other settings: one session with {told} and {batch} sample"
-        f"{'s' * (batch != 1)} per call, nothing else beside it."
+        f"{'s' * (batch != 1)} per call; several sessions at once were not measured."
     )
 
 
@@ -116,11 +151,14 @@ def _accuracy(found: Measurement) -> list[str]:
         labelled = [n for n in found.metrics if n.startswith("accuracy.") and n.endswith(".delta")]
         if not labelled:
             items.append("Whether the answers are right: no labelled data was given.")
-    items.append(
-        "Other data: accuracy is of these samples, and its intervals tell only what drawing them by"
-        " chance does. If the candidate was chosen on them, its figure is too good."
-        if found.original is not None
-        else "Other data: accuracy is of these samples."
-    )
+    told = "Other data: accuracy is of these samples"
+    if found.original is not None:
+        told += ", and its intervals tell only what drawing them by chance does"
+    if found.original is not None and found.details.get("used_before") is False:
+        told += (
+            ". By their hash they had no part in making the candidate; whether it was chosen by"
+            " them, no file can tell"
+        )
+    items.append(f"{told}.")
     items.append("Robustness, rare inputs, and how sure the model is of its answers.")
     return items

@@ -8,13 +8,13 @@ from pathlib import PurePath
 from onnxtrim.bench.report import histograms, parts, stayed, tables, trade_off, words
 from onnxtrim.bench.report.trade_off import Overview
 from onnxtrim.bench.report.verdict import verdict
-from onnxtrim.bench.run_folder import Candidate, Run
+from onnxtrim.bench.run_folder import Candidate, Run, choose
 
 _PLOT_NOTES = {
     "accuracy-size": "Left is smaller, up is better.",
     "accuracy-latency": "Left is faster, up is better.",
     "accuracy-memory": "Left needs less memory, up is better.",
-    "accuracy-macs": "Left is less work, up is better.",
+    "accuracy-macs": "Left is fewer multiply-accumulates, up is better.",
 }
 _WARNINGS = 100  # that are told; a sweep of ten thousand may have as many
 
@@ -28,7 +28,7 @@ def texts(run: Run, shown: Overview) -> dict[str, str]:
         "title": escape(f"{name}: onnxtrim report"),
         "kicker": "onnxtrim sweep report",
         "heading": escape(name),
-        "verdict": f'<p class="verdict">{parts.sentence(verdict(run))}</p>',
+        "verdict": f'<p class="verdict">{parts.sentence(verdict(run))}</p>{_done(run)}',
         "notices": _notices(run),
         "figures": _figures(chosen) if chosen else "",
         "trade_off_lead": _trade_off_lead(run, shown),
@@ -64,11 +64,31 @@ def _notices(run: Run) -> str:
     return parts.notices([f"Unfinished: {done} of {all_of_them} candidates are measured."])
 
 
+def _done(run: Run) -> str:
+    """What was done to get all this, and what to do with it."""
+    spec, count = run.spec, len(run.candidates)
+    samples = spec.data.get("samples")
+    told = f"{words.count(count)} candidate{'s' * (count != 1)}"
+    told += " with units removed by what they do" if samples else ""
+    told += f" on {words.count(int(samples))} calibration samples" if samples else ""
+    if spec.eval and spec.eval.get("samples"):
+        told += f", compared with the original on {words.count(int(spec.eval['samples']))} others"
+    ends = [f"{told}."]
+    if choose(run.candidates, spec.max_drop) is not None:
+        ends.append(
+            "Next: 'onnxtrim choose' takes the best that a policy lets through, and confirms it on"
+            " data not used here."
+        )
+    return "".join(f'<p class="lead">{escape(text)}</p>' for text in ends)
+
+
 def _figures(chosen: Candidate) -> str:
+    change = chosen.parameters
+    arrow = f"{words.count(change.before)} \N{RIGHTWARDS ARROW} {words.count(change.after)}"
     cards = [
-        ("Parameters", trade_off.removed(chosen), f"{words.count(chosen.parameters.after)} left"),
+        ("Parameters, of the original's", words.ratio(change.after / max(change.before, 1)), arrow),
         *(
-            (title, words.plain(metric), f"{words.interval(metric)} of the original".lstrip())
+            (f"{title}, of the original's", words.plain(metric), words.interval(metric))
             for title, key in (
                 ("Latency", "latency.p50.ratio"),
                 ("Peak memory", "memory.run_peak.ratio"),
@@ -77,8 +97,7 @@ def _figures(chosen: Candidate) -> str:
         ),
     ]
     if delta := chosen.measure("accuracy.top1.delta"):
-        unit = f"{words.plain(delta)} pt"
-        cards.append(("Accuracy", unit, words.interval(delta)))
+        cards.append(("Top-1 accuracy", f"{words.plain(delta)} points", words.interval(delta)))
     return parts.cards(cards, "The chosen candidate")
 
 
@@ -93,8 +112,8 @@ def _trade_off_lead(run: Run, shown: Overview) -> str:
     ]
     if plots[0].budget is not None:
         told.append(
-            f"The dashed line is the budget of {words.budget(run.spec.max_drop)} points; "
-            "dimmed points are beaten by another in both directions."
+            f"The dashed line is the budget of {words.budget(run.spec.max_drop)} points. Pale "
+            "rings are beaten: another candidate is better in both directions."
         )
     if not any(c.measure("accuracy.top1.delta") for c in run.candidates):
         told.append("No labelled data was given, so the change of accuracy is unknown.")
@@ -168,8 +187,8 @@ def _limits(run: Run) -> str:
         "Other machines: latency and memory are of the machine named above"
         + (f", with {threads} thread{'s' * (threads != 1)}" if threads else "")
         + ". Measure again where the model will run.",
-        "Significance of the choice: the intervals are of one candidate each, and "
-        f"{len(run.candidates)} were tried.",
+        "The luck of the choice: the best of "
+        f"{len(run.candidates)} looks a little better than it is.",
         "Anything but the metrics of the table: robustness, single classes and rare inputs may "
         "have changed more.",
     ]

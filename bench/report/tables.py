@@ -6,20 +6,21 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from onnxtrim.bench.report import parts, words
-from onnxtrim.bench.report.trade_off import Overview
+from onnxtrim.bench.report.trade_off import Overview, removed
+from onnxtrim.bench.report.verdict import within_budget
 from onnxtrim.bench.run_folder import Candidate, Run, frontier
 
+_CHANGE = "Accuracy change, points"
 _COLUMNS: tuple[tuple[str, Callable[[Candidate], str]], ...] = (
-    ("Parameters", lambda c: words.count(c.parameters.after)),
-    ("Removed", lambda c: words.percent(c.removed)),
-    ("MACs", lambda c: words.plain(c.measure("macs"))),
-    ("File", lambda c: words.plain(c.measure("bytes"))),
+    (_CHANGE, lambda c: words.with_interval(c.measure("accuracy.top1.delta"))),
     ("Latency ratio", lambda c: words.with_interval(c.measure("latency.p50.ratio"))),
-    ("Run memory ratio", lambda c: words.plain(c.measure("memory.run_peak.ratio"))),
+    ("Peak memory ratio", lambda c: words.plain(c.measure("memory.run_peak.ratio"))),
+    ("File", lambda c: words.plain(c.measure("bytes"))),
+    ("Parameters", lambda c: f"{words.count(c.parameters.after)} [{removed(c)}]"),
+    ("MACs", lambda c: words.plain(c.measure("macs"))),
     ("Accuracy", lambda c: words.plain(c.measure("accuracy.top1"))),
-    ("Change, points", lambda c: words.with_interval(c.measure("accuracy.top1.delta"))),
     ("Newly wrong (flips)", lambda c: words.plain(c.measure("accuracy.negative_flip_rate"))),
-    ("Agreement", lambda c: words.plain(c.measure("accuracy.agreement"))),
+    ("Same answers", lambda c: words.plain(c.measure("accuracy.agreement"))),
 )
 
 
@@ -31,6 +32,9 @@ def candidates_table(run: Run, shown: Overview) -> str:
         if any(read(candidate) != words.NONE for candidate in shown.candidates)
     ]
     best = set(frontier(run.candidates))
+    if any(title == _CHANGE for title, _ in used):
+        title = f"Within {words.budget(run.spec.max_drop)} points"
+        used.insert(1, (title, lambda c: within_budget(c, run.spec.max_drop) or words.NONE))
     head = "".join(f'<th scope="col">{title}</th>' for title, _ in used)
     rows = [_original_row(run, [title for title, _ in used])]
     for c in shown.candidates:
@@ -53,7 +57,10 @@ def _caption(run: Run, shown: Overview) -> str:
             f"{words.count(len(shown.candidates))} of {words.count(len(run.candidates))} candidates"
             " (the chosen one, those that no other beats, and some of the rest)"
         )
-    told = "95% intervals in brackets. Press a candidate's name to mark it in the plots."
+    told = (
+        "95% intervals in brackets; the budget is shown to hold where all of it lies within."
+        " Press a candidate's name to mark it in the plots."
+    )
     return f"{which} beside the original; {told}"
 
 
@@ -80,7 +87,7 @@ def _original_row(run: Run, titles: list[str]) -> str:
         "Parameters": words.count(run.original.parameters),
         "MACs": words.NONE if run.original.macs is None else words.count(run.original.macs),
         "Latency ratio": words.ratio(1),
-        "Run memory ratio": words.ratio(1),
+        "Peak memory ratio": words.ratio(1),
         "File": words.plain(metrics.get("model.file_bytes")),
         "Accuracy": words.plain(metrics.get("accuracy.top1")),
     }
