@@ -113,7 +113,7 @@ def _measure(
     ]
     details: dict[str, Any] = {
         "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "feeds": "random" if source is None else "data",
+        "feeds": "random" if source is None or settings.generated else "data",
     }
     used: list[str] = []
     judged = labelled or settings.fresh_data
@@ -188,14 +188,18 @@ def _feeds(
     inputs: list[InputSpec], source: DataSource | None, settings: Settings
 ) -> tuple[list[Feeds], bool]:
     """Inputs for latency and memory, and whether the data has labels."""
-    if source is None:
+    batches = []
+    if source is not None:
+        with contextlib.closing(source.batches(settings.batch)) as stream:
+            batches = list(itertools.islice(stream, FEEDS))
+    labelled = bool(batches) and batches[0].labels is not None
+    if source is None or settings.generated:
         free = {spec.shape[0] for spec in inputs if spec.shape and isinstance(spec.shape[0], str)}
         sizes = {**{name: settings.batch for name in free if name}, **settings.sizes}
-        return random_feeds(inputs, sizes, seed=settings.protocol.seed, count=FEEDS), False
-    with contextlib.closing(source.batches(settings.batch)) as stream:
-        batches = list(itertools.islice(stream, FEEDS))
+        found = random_feeds(inputs, sizes, seed=settings.protocol.seed, count=FEEDS)
+        return found, labelled
     full = [batch for batch in batches if len(batch) == len(batches[0])]
-    return [batch.feeds for batch in full], batches[0].labels is not None
+    return [batch.feeds for batch in full], labelled
 
 
 def _compare_accuracy(

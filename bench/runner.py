@@ -65,6 +65,7 @@ def _measure(given: argparse.Namespace) -> int:
             copy=given.candidate is not None and not given.no_copy,
             limit=given.limit,
             hertz=given.paced,
+            cold=given.cold,
         ),
         batch=given.batch,
         memory=not given.no_memory,
@@ -115,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--paced", type=float, default=0.0, metavar="HZ")
+    parser.add_argument("--cold", action="store_true", help="load from the disk")
     parser.add_argument("-x", "--threads", type=int, default=0)
     parser.add_argument("-e", "--provider", default="cpu")
     parser.add_argument("-A", "--no-arena", action="store_true")

@@ -22,6 +22,7 @@ class Settings:
         batch: Samples per call in latency and memory, where the model leaves that free.
         eval_batch: Samples per call in accuracy, likewise.
         sizes: Free dimensions of random inputs, see ``random_feeds``.
+        generated: Whether latency and memory run on random inputs although there is data.
         budget_ms: Time that a call may take, for the share of calls over it.
         latency: Whether to measure latency and load time.
         memory: Whether to measure memory.
@@ -43,6 +44,7 @@ class Settings:
     batch: int = 1
     eval_batch: int = 256
     sizes: Sizes = field(default_factory=dict)
+    generated: bool = False
     budget_ms: float | None = None
     latency: bool = True
     memory: bool = True

@@ -12,9 +12,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnxtrim.bench.compare import bench_model, compare
-from onnxtrim.bench.errors import InputError
+from onnxtrim.bench.errors import InputError, WorkerError
 from onnxtrim.bench.files import sha256_file
 from onnxtrim.bench.latency import Protocol
+from onnxtrim.bench.measurement import Measurement
 from onnxtrim.bench.session import RunOptions, open_session
 from onnxtrim.bench.settings import Settings
 from onnxtrim.bench.verdict import non_inferior
@@ -101,6 +102,30 @@ def test_fixed_batch_and_real_samples(tmp_path: Path, monkeypatch: pytest.Monkey
         compare(*models, data=data, settings=QUICK)
     assert len(seen) == 8
     np.testing.assert_array_equal(np.concatenate([f["x"] for f in seen]), data["x"][:16])
+
+
+def test_generated_inputs_beside_data(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Accuracy is of the data, latency and memory are not."""
+    seen: list[Any] = []
+
+    def record(paths: Any, feeds: Any, *rest: Any, **others: Any) -> Any:
+        seen.extend(feeds)
+        raise WorkerError("enough")
+
+    monkeypatch.setattr("onnxtrim.bench.compare.measure_memory", record)
+    data = samples(20)
+    settings = Settings(RunOptions(1), latency=False, generated=True, batch=4)
+    with pytest.raises(WorkerError) as caught:
+        compare(*pair, data=data, settings=settings)
+    finished = caught.value.finished
+    assert isinstance(finished, Measurement)
+    assert "accuracy.top1.delta" in finished.metrics
+    assert finished.details["feeds"] == "random"
+    assert len(seen) == 8
+    assert all(feeds["x"].shape == (4, 8) for feeds in seen)
+    assert not np.array_equal(seen[0]["x"], data["x"][:4])
 
 
 def test_models_that_are_not_called_alike(tmp_path: Path, pair: tuple[Path, Path]) -> None:

@@ -38,6 +38,7 @@ _SCENARIO = (
     "batch",
     "hertz",
     "cold",
+    "generated",
     "arena",
     "provider",
     "plain",
@@ -260,7 +261,7 @@ def check_result(
         raise InputError(
             "the candidate was made with the samples that it is judged on; give others"
         )
-    measured = {"cold": False, **found.settings}
+    measured = {"cold": False, "generated": False, **found.settings}
     for name in _SCENARIO:
         if settings is not None and measured.get(name) != settings[name]:
             raise InputError(

@@ -102,6 +102,13 @@ _OWN = (
         " kl, or a function of yours (outputs, labels) that gives a number per sample; repeatable.",
     ),
     click.option(
+        "-I",
+        "--generated-inputs",
+        "generated",
+        is_flag=True,
+        help="Latency and memory on random inputs, although there is data.",
+    ),
+    click.option(
         "--cold",
         is_flag=True,
         help="Load from the disk: take the models out of the page cache before each start, as far"
@@ -180,6 +187,7 @@ def settings(
         ),
         batch=batch,
         sizes=parse_shapes(shapes),
+        generated=bool(own.get("generated")),
         budget_ms=own.get("budget_ms"),
         latency=not no_latency,
         memory=not no_memory,
