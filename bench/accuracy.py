@@ -11,11 +11,18 @@ from typing import Any, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxtrim.bench.bootstrap import CONFIDENCES, paired_bootstrap
+from onnxtrim.bench.bootstrap import CONFIDENCES, Resampled, by_groups, paired_bootstrap
 from onnxtrim.bench.data import DataSource
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.gathered import Gathered, SampleMean
-from onnxtrim.bench.metrics import RELATIVE, TOP1, find_metric, top1_sums
+from onnxtrim.bench.metrics import (
+    RELATIVE,
+    TOP1,
+    agreement_sums,
+    find_metric,
+    flip_sums,
+    top1_sums,
+)
 from onnxtrim.bench.predictions import ClassRows, Seen, class_rows, is_class_scores
 from onnxtrim.bench.results import Metric, Metrics
 from onnxtrim.bench.session import RunOptions, open_session, run
@@ -25,6 +32,8 @@ from onnxtrim.bench.stats import Interval, clopper_pearson, mcnemar_p, tango_int
 Progress = Callable[[str, int, int], None]
 PathLike = Union[str, "os.PathLike[str]"]
 Intervals = dict[str, list[list[float]]]
+
+AGREEMENT, FLIPS = "agreement", "negative_flip_rate"
 
 
 @dataclass
@@ -43,7 +52,10 @@ class AccuracyCounts:
         agreements: Samples to which both give the same class.
         squared_error: Sum of squared differences of the outputs.
         squared_output: Sum of squares of the first model's outputs.
-        steps: Top-1 accuracy over steps, if samples have steps.
+        dependent: Metrics of answers that are not independent, by name: top-1 accuracy where
+            samples have steps; where they have groups also agreement and negative flips.
+        groups: Numbers of the groups of all samples, batch by batch.
+        named: The number of each group's name.
         classes: The same counts for each class of the labels.
         intervals: ``[confidence, low, high]`` of each metric that the bootstrap tells of, by name:
             what is kept of it, since a claim may need another certainty than 95%.
@@ -58,7 +70,9 @@ class AccuracyCounts:
     agreements: int = 0
     squared_error: float = 0.0
     squared_output: float = 0.0
-    steps: SampleMean | None = None
+    dependent: dict[str, SampleMean] = field(default_factory=dict)
+    groups: list[NDArray[np.int64]] = field(default_factory=list)
+    named: dict[Any, int] = field(default_factory=dict)
     classes: ClassCounts = field(default_factory=ClassCounts)
     intervals: Intervals = field(default_factory=dict)
 
@@ -75,9 +89,33 @@ class AccuracyCounts:
             "losses": self.losses,
             "gains": self.gains,
             "relative_error": self.relative_error(),
-            "classes": self.classes.to_json(independent=self.steps is None),
+            "classes": self.classes.to_json(independent=not self.dependent),
             "intervals": self.intervals,
+            "groups": len(self.named) or None,
         }
+
+    def add_groups(self, groups: NDArray[Any] | None) -> None:
+        """Take the groups of the next samples."""
+        if groups is not None:
+            numbers = [self.named.setdefault(name, len(self.named)) for name in groups.tolist()]
+            self.groups.append(np.asarray(numbers, np.int64))
+
+    def check(self, data: str) -> None:
+        """Refuse data of which only some samples have labels or groups.
+
+        Raises:
+            InputError: So it is.
+        """
+        grouped = sum(map(len, self.groups))
+        for count, what in ((self.labelled, "labels"), (grouped, "groups")):
+            if count not in (0, self.samples):
+                raise InputError(f"{data}: only {count} of the samples have {what}")
+
+    def resampled(self, metric: Gathered) -> Resampled:
+        """A metric with whole groups drawn, if samples have groups."""
+        if not self.groups:
+            return metric.resampled()
+        return by_groups(metric.resampled(merge=False), np.concatenate(self.groups))
 
 
 def measure_accuracy(
@@ -116,6 +154,7 @@ def measure_accuracy(
         # A model beside itself: metrics are of two.
         twice = (found, found)
         seen = Seen(twice, part.labels, len(part), counts.samples, (str(model),) * 2, data.name)
+        counts.add_groups(part.groups)
         if TOP1 in metrics or not metrics:
             _count_right(counts, seen)
         for metric in gathered.values():
@@ -123,13 +162,14 @@ def measure_accuracy(
         counts.samples += len(part)
         _report(progress, counts.samples, data)
     result: Metrics = {}
-    if counts.steps is not None:
-        gathered[TOP1] = counts.steps
+    counts.check(data.name)
+    if TOP1 in counts.dependent:
+        gathered[TOP1] = counts.dependent[TOP1]
     elif counts.labelled:
         result["accuracy.top1"] = _share(clopper_pearson(counts.right[1], counts.samples))
     for name, metric in gathered.items():
         plain = f"accuracy.{name}"
-        result[plain] = _bootstrapped(name, metric, seed)[plain]
+        result[plain] = _bootstrapped(name, counts.resampled(metric), metric.unit, seed)[plain]
     return result
 
 
@@ -154,6 +194,7 @@ def compare_accuracy(
     Any other metric, and top-1 accuracy over steps, has the intervals of a paired bootstrap over
     the samples, and is ``accuracy.NAME`` of the candidate, ``accuracy.NAME.original``, and
     ``accuracy.NAME.delta``, the candidate's minus the original's (shares in percentage points).
+    Where the data tell of groups, all intervals are of a bootstrap that draws whole groups.
 
     Args:
         original: Its first output gives scores of shape ``(samples, classes)``, or what the
@@ -176,15 +217,16 @@ def compare_accuracy(
     for part in data.batches(batch):
         outputs = tuple(run(s, part.feeds, p) for s, p in zip(sessions, paths))
         seen = Seen(outputs, part.labels, len(part), counts.samples, paths, data.name)
+        counts.add_groups(part.groups)
         _add(counts, seen, TOP1 in metrics or (not metrics and part.labels is not None))
         for metric in gathered.values():
             metric.add(seen)
         _report(progress, counts.samples, data)
-    if counts.labelled not in (0, counts.samples):
-        raise InputError(f"{data.name}: only {counts.labelled} of the samples have labels")
+    counts.check(data.name)
     found = _metrics(counts, seed)
     for name, metric in gathered.items():
-        found |= _bootstrapped(name, metric, seed, counts.intervals)
+        drawn = counts.resampled(metric)
+        found |= _bootstrapped(name, drawn, metric.unit, seed, counts.intervals)
     return found, counts
 
 
@@ -200,9 +242,9 @@ def _add(counts: AccuracyCounts, seen: Seen, top1: bool) -> None:
     if top1:
         rows = _count_right(counts, seen)
         if not rows.steps:
-            _count_agreements(counts, rows)
+            _count_agreements(counts, seen, rows)
     elif is_class_scores(scores[0], seen.samples) and not _has_numbers(seen):
-        _count_agreements(counts, class_rows(replace(seen, labels=None)))
+        _count_agreements(counts, seen, class_rows(replace(seen, labels=None)))
     counts.samples += seen.samples
 
 
@@ -212,9 +254,10 @@ def _count_right(counts: AccuracyCounts, seen: Seen) -> ClassRows:
     rows = class_rows(seen)
     _count(counts, rows)
     counts.labelled += seen.samples
-    if rows.steps:
-        counts.steps = counts.steps or SampleMean(TOP1, top1_sums, "share")
-        counts.steps.add(seen)
+    if rows.steps or counts.groups:
+        counts.dependent.setdefault(TOP1, SampleMean(TOP1, top1_sums, "share")).add(seen)
+    if counts.groups and not rows.steps:
+        counts.dependent.setdefault(FLIPS, SampleMean(FLIPS, flip_sums, "share")).add(seen)
     return rows
 
 
@@ -240,7 +283,12 @@ def _count(counts: AccuracyCounts, rows: ClassRows) -> None:
     counts.classes.add(rows.labels, first, second, rows.scores[0].shape[1])
 
 
-def _count_agreements(counts: AccuracyCounts, rows: ClassRows) -> None:
+def _count_agreements(counts: AccuracyCounts, seen: Seen, rows: ClassRows) -> None:
+    if counts.groups:
+        mean = counts.dependent.setdefault(
+            AGREEMENT, SampleMean(AGREEMENT, agreement_sums, "share")
+        )
+        mean.add(seen)
     first, second = rows.classes()
     counts.classed += len(first)
     counts.agreements += int(np.count_nonzero(first == second))
@@ -249,11 +297,16 @@ def _count_agreements(counts: AccuracyCounts, rows: ClassRows) -> None:
 def _metrics(counts: AccuracyCounts, seed: int) -> Metrics:
     count = counts.samples
     metrics: Metrics = {}
-    if counts.classed == count:
+    if counts.classed == count and not counts.groups:
         metrics["accuracy.agreement"] = _share(clopper_pearson(counts.agreements, count))
-    if counts.steps is not None:  # steps of a sample are not independent
-        metrics |= _bootstrapped(TOP1, counts.steps, seed, counts.intervals)
-    elif counts.labelled:
+    for name, mean in counts.dependent.items():
+        drawn = counts.resampled(mean)
+        found = _bootstrapped(name, drawn, mean.unit, seed, counts.intervals)
+        if name != TOP1:  # is of both models together
+            del counts.intervals[f"accuracy.{name}.delta"]
+            found = {f"accuracy.{name}": found[f"accuracy.{name}"]}
+        metrics |= found
+    if counts.labelled and not counts.dependent:
         p = mcnemar_p(counts.losses, counts.gains)
         metrics |= {
             "accuracy.top1": _share(clopper_pearson(counts.right[1], count)),
@@ -265,12 +318,14 @@ def _metrics(counts: AccuracyCounts, seed: int) -> Metrics:
     return metrics
 
 
-def _bootstrapped(name: str, metric: Gathered, seed: int, kept: Intervals | None = None) -> Metrics:
+def _bootstrapped(
+    name: str, metric: Resampled, unit: str, seed: int, kept: Intervals | None = None
+) -> Metrics:
     """The metric of both models; its intervals of other confidences go into ``kept``."""
-    drawn = paired_bootstrap(metric.resampled(), seed)
+    drawn = paired_bootstrap(metric, seed)
     if math.isnan(drawn.whole[1] - drawn.whole[0]):
         raise InputError(f"metric {name}: no sample counts, so it has no value")
-    share = metric.unit == "share"
+    share = unit == "share"
     plain = f"accuracy.{name}"
     if kept is not None:
         pairs = [(confidence, drawn.at(confidence)) for confidence in CONFIDENCES]
@@ -279,8 +334,8 @@ def _bootstrapped(name: str, metric: Gathered, seed: int, kept: Intervals | None
         kept[f"{plain}.delta"] = [[c, delta.low, delta.high] for c, delta in deltas]
     found = drawn.at()
     return {
-        plain: Metric(*found.candidate, metric.unit),
-        f"{plain}.original": Metric(*found.original, metric.unit),
+        plain: Metric(*found.candidate, unit),
+        f"{plain}.original": Metric(*found.original, unit),
         f"{plain}.delta": _difference(found.delta, share=share),
     }
 

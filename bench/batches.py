@@ -19,10 +19,13 @@ class Batch:
         feeds: One array per model input, shape ``(samples, ...)``.
         labels: Shape ``(samples, ...)``, or ``None``; integers of shape ``(samples,)`` unless the
             data was opened with labels of any kind.
+        groups: Which samples belong together (of one person, one film), shape ``(samples,)``, or
+            ``None`` if they are independent.
     """
 
     feeds: dict[str, NDArray[Any]]
     labels: NDArray[Any] | None
+    groups: NDArray[Any] | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.feeds.values())))
@@ -57,12 +60,21 @@ def _join(parts: list[Batch]) -> Batch:
         return parts[0]
     feeds = {name: np.concatenate([p.feeds[name] for p in parts]) for name in parts[0].feeds}
     labels = [p.labels for p in parts if p.labels is not None]
-    return Batch(feeds, np.concatenate(labels) if labels else None)
+    groups = [p.groups for p in parts if p.groups is not None]
+    return Batch(
+        feeds,
+        np.concatenate(labels) if labels else None,
+        np.concatenate(groups) if groups else None,
+    )
 
 
 def _cut(batch: Batch, start: int, stop: int) -> Batch:
     feeds = {name: array[start:stop] for name, array in batch.feeds.items()}
-    return Batch(feeds, None if batch.labels is None else batch.labels[start:stop])
+    return Batch(
+        feeds,
+        None if batch.labels is None else batch.labels[start:stop],
+        None if batch.groups is None else batch.groups[start:stop],
+    )
 
 
 class ArrayHash:
@@ -76,6 +88,8 @@ class ArrayHash:
         arrays = dict(batch.feeds)
         if batch.labels is not None:
             arrays["labels"] = batch.labels
+        if batch.groups is not None:
+            arrays["groups"] = batch.groups
         for name, array in arrays.items():
             if name not in self._parts:
                 about = f"{name}\n{array.dtype.str}\n{array.shape[1:]}\n"

@@ -101,6 +101,22 @@ def paired_bootstrap(metric: Resampled, seed: int = 0, draws: int = DRAWS) -> Dr
     return Drawn(whole, np.concatenate(parts))
 
 
+def by_groups(metric: Resampled, groups: NDArray[np.int64]) -> Resampled:
+    """The metric as a function of how often each group of samples is drawn, whole.
+
+    Samples of one group go together, so that drawing them one by one would give intervals that are
+    too narrow.
+
+    Args:
+        metric: With one unit for each sample.
+        groups: Number of the group of each sample, from 0 on, shape ``(samples,)``.
+    """
+    count = int(groups.max()) + 1
+    width = max(metric.width, len(groups))
+    ones = np.ones(count, np.int64)
+    return Resampled(ones, lambda weights: metric.values(weights[:, groups]), width)
+
+
 def alike(rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """The different rows and how often each occurs, if that makes far fewer; else all rows."""
     found, counts = np.unique(rows, axis=0, return_counts=True)

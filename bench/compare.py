@@ -224,10 +224,10 @@ def _compare_accuracy(
         return metrics, None
     if not counts.labelled:
         raise InputError(f"{source.name}: has no labels, so max_drop can't be judged")
-    if counts.steps is not None:
+    if counts.dependent:
         raise InputError(
-            f"{source.name}: the labels have steps, which are not independent, so max_drop can't be"
-            " judged; put a rule of a gate on accuracy.top1.delta"
+            f"{source.name}: steps, and samples in groups, are not independent, so max_drop can't"
+            " be judged; put a rule of a gate on accuracy.top1.delta"
         )
     verdict = non_inferior(
         counts.losses,

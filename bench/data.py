@@ -2,7 +2,8 @@
 
 Four forms: an ``.npz`` file with one array per model input (and ``labels`` if any), a folder
 of such shards, ``package.module:function`` that yields ``(feeds, labels)`` batches, and, from
-Python, a mapping of arrays.
+Python, a mapping of arrays. Samples that are not independent, such as pictures of one person, are
+told by an array ``groups``, or a third item of the batches.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ class _Shards(DataSource):
             headers = {n: (h.dtype, h.shape) for n, h in file.headers.items()}
             samples += check(str(file.path), headers)
         if len({frozenset(file.headers) for file in self._files}) > 1:
-            raise InputError(f"{name}: some shards have labels and some have none")
+            raise InputError(f"{name}: some shards have labels or groups, and some have none")
         super().__init__(name, inputs, samples)
 
     @property
@@ -206,10 +207,12 @@ class _Function(DataSource):
     def _blocks(self, size: int) -> Iterator[Batch]:
         hasher = ArrayHash()
         samples = 0
-        for feeds, labels in self._yielded():
+        for feeds, labels, groups in self._yielded():
             arrays = {name: np.asarray(array) for name, array in feeds.items()}
             if labels is not None:
                 arrays["labels"] = np.asarray(labels)
+            if groups is not None:
+                arrays["groups"] = np.asarray(groups)
             headers = {n: (a.dtype, a.shape) for n, a in arrays.items()}
             samples += self._check(self.name, headers)
             batch = _batch(arrays, self._inputs)
@@ -218,14 +221,14 @@ class _Function(DataSource):
         check_length(self.name, samples, self._fixed)
         self.samples, self._sha256 = samples, hasher.hexdigest()
 
-    def _yielded(self) -> Iterator[tuple[Mapping[str, Any], Any]]:
+    def _yielded(self) -> Iterator[tuple[Mapping[str, Any], Any, Any]]:
         """What the function yields; its own exceptions become one line."""
         try:
             for item in self._call():
-                feeds, labels = item
+                feeds, labels, groups = (*item, None) if len(item) == 2 else item
                 if not isinstance(feeds, Mapping):
                     raise TypeError(f"feeds are a {type(feeds).__name__}, not a mapping")
-                yield feeds, labels
+                yield feeds, labels, groups
         except InputError:
             raise
         except Exception as error:
@@ -256,7 +259,8 @@ def import_function(module: str, function: str) -> Callable[..., Any]:
 
 def _batch(arrays: Mapping[str, NDArray[Any]], inputs: Sequence[InputSpec]) -> Batch:
     feeds = {spec.name: arrays[spec.name] for spec in inputs}
-    return Batch(feeds, arrays.get("labels") if "labels" not in feeds else None)
+    labels, groups = (None if name in feeds else arrays.get(name) for name in ("labels", "groups"))
+    return Batch(feeds, labels, groups)
 
 
 def _fixed_batch(inputs: Sequence[InputSpec]) -> int | None:

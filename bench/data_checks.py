@@ -40,7 +40,7 @@ def check_arrays(
 
     Args:
         where: What the arrays came from, for messages.
-        headers: ``(dtype, shape)`` of each array, ``labels`` included.
+        headers: ``(dtype, shape)`` of each array, ``labels`` and ``groups`` included.
         inputs: What the model expects.
         need_labels: Whether missing labels are an error.
         any_labels: Whether labels may be numbers of shape ``(samples, ...)``, not just classes.
@@ -62,6 +62,13 @@ def check_arrays(
         raise InputError(f"{where}: array {inputs[0].name!r} has no samples")
     if "labels" in headers and all(spec.name != "labels" for spec in inputs):
         _check_labels(where, *headers["labels"], samples, any_labels)
+    if "groups" in headers and all(spec.name != "groups" for spec in inputs):
+        dtype, shape = headers["groups"]
+        if shape != (samples,) or dtype.kind not in "iuSU":
+            raise InputError(
+                f"{where}: 'groups' is {dtype} of shape {shape}; give a number or a name for each"
+                f" of the {samples} samples"
+            )
     return samples
 
 
@@ -98,7 +105,7 @@ def _check_names(
     wanted = [spec.name for spec in inputs]
     if not wanted:
         raise InputError("the model has no inputs, so there is nothing to feed")
-    given = [name for name in headers if name != "labels" or name in wanted]
+    given = [name for name in headers if name not in ("labels", "groups") or name in wanted]
     missing = [name for name in wanted if name not in headers]
     extra = [name for name in given if name not in wanted]
     if len(wanted) == len(given) == len(missing) == 1:

@@ -43,8 +43,12 @@ class Gathered(Protocol):
             InputError: The outputs or the labels do not fit the metric.
         """
 
-    def resampled(self) -> Resampled:
-        """The metric as a function of weights on the samples."""
+    def resampled(self, merge: bool = True) -> Resampled:
+        """The metric as a function of weights on the samples.
+
+        Args:
+            merge: Whether samples that are alike may become one unit.
+        """
 
 
 class SampleMean:
@@ -76,9 +80,12 @@ class SampleMean:
             )
         self._parts.append(sums)
 
-    def resampled(self) -> Resampled:
+    def resampled(self, merge: bool = True) -> Resampled:
         """See :class:`Gathered`."""
-        sums, counts = alike(np.concatenate(self._parts))
+        sums = np.concatenate(self._parts)
+        counts = np.ones(len(sums), np.int64)
+        if merge:
+            sums, counts = alike(sums)
 
         def values(weights: Weights) -> Values:
             total = weights @ sums
@@ -110,11 +117,11 @@ class MacroF1:
         self._samples += seen.samples
         self._classes, self._steps = rows.scores[0].shape[1], rows.steps
 
-    def resampled(self) -> Resampled:
+    def resampled(self, merge: bool = True) -> Resampled:
         """See :class:`Gathered`."""
         rows = np.concatenate(self._parts)
         units, counts = rows[:, 0], np.ones(self._samples, np.int64)
-        if not self._steps:
+        if merge and not self._steps:
             kinds, counts = alike(rows[:, 1:])
             units, rows = np.arange(len(kinds)), np.insert(kinds, 0, 0, axis=1)
         labels = rows[:, 1]
@@ -195,8 +202,8 @@ class MacroAuc:
             scores = [log_softmax(s) if self._logits else s for s in rows.scores]
         return labels, scores, rows.sample
 
-    def resampled(self) -> Resampled:
-        """See :class:`Gathered`.
+    def resampled(self, merge: bool = True) -> Resampled:
+        """See :class:`Gathered`; samples are never merged.
 
         Raises:
             InputError: All labels are of one class.

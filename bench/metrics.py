@@ -26,6 +26,7 @@ number per sample, shape ``(samples,)``; the metric is their mean over all sampl
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,21 @@ def top1_sums(seen: Seen) -> Values:
     """Right answers of both models and how many there could be, per sample."""
     rows = class_rows(seen)
     return _per_sample([found == rows.labels for found in rows.classes()], rows, seen.samples)
+
+
+def agreement_sums(seen: Seen) -> Values:
+    """Samples to which both models give the same class."""
+    first, second = class_rows(replace(seen, labels=None)).classes()
+    same = (first == second).astype(np.float64)
+    return np.stack([same, same, np.ones(seen.samples)], axis=1)
+
+
+def flip_sums(seen: Seen) -> Values:
+    """Samples right in the first model and wrong in the second."""
+    rows = class_rows(seen)
+    first, second = (found == rows.labels for found in rows.classes())
+    lost = (first & ~second).astype(np.float64)
+    return np.stack([lost, lost, np.ones(seen.samples)], axis=1)
 
 
 def _top5(seen: Seen) -> Values:

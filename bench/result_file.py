@@ -141,6 +141,9 @@ def _require_evidence(
         counts = [details["accuracy"][name] for name in ("samples", "losses", "gains")]
         if any(type(count) is not int or count < 0 for count in counts):
             raise ValueError("counts of samples that are no counts")
+        groups = details["accuracy"].get("groups")
+        if groups is not None and not (type(groups) is int and 0 < groups <= counts[0]):
+            raise ValueError("groups that are no groups")
         _check_intervals(details["accuracy"].get("intervals", {}))
         for part in details["accuracy"]["classes"]:
             some = [part[name] for name in ("losses", "gains", "samples", "class")]

@@ -107,6 +107,53 @@ def test_metrics_of_one_model(models: tuple[Path, Path]) -> None:
     assert list(measure_accuracy(models[0], numbers, metrics=["rmse"])) == ["accuracy.rmse"]
 
 
+def test_samples_in_groups(models: tuple[Path, Path]) -> None:
+    """Ten samples of each of 60 groups are alike: intervals are those of 60 samples."""
+    rng = np.random.default_rng(2)
+    x = rng.random((60, 3)).astype(np.float32)
+    labels = np.where(rng.random(60) < 0.8, x.argmax(1), rng.integers(0, 3, 60))
+    names = np.asarray([f"person {n}" for n in range(60)])
+    specs = [InputSpec("x", F32, ("n", 3))]
+    order = rng.permutation(600)
+    arrays = {"x": x, "labels": labels, "groups": names}
+    many = open_data({n: np.repeat(a, 10, axis=0)[order] for n, a in arrays.items()}, specs)
+    metrics, counts = compare_accuracy(*models, many, batch=64, metrics=["top1", "f1"])
+    plain, _ = compare_accuracy(*models, source(x, labels), metrics=["top1", "f1"])
+    assert counts.to_json()["groups"] == 60
+    assert "accuracy.mcnemar_p" not in metrics, "it is for independent samples"
+    assert set(plain) - set(metrics) == {"accuracy.mcnemar_p"}
+    for name, metric in metrics.items():
+        one = plain[name]
+        assert metric.value == pytest.approx(one.value), name
+        assert metric.high - metric.low == pytest.approx(one.high - one.low, rel=0.35), name
+        assert metric.low < metric.value < metric.high
+    assert set(counts.intervals) >= {"accuracy.agreement", "accuracy.top1.delta", "accuracy.f1"}
+    assert "accuracy.agreement.delta" not in counts.intervals
+    alone = measure_accuracy(models[1], many)
+    assert alone == {"accuracy.top1": metrics["accuracy.top1"]}
+    unlabelled = open_data({"x": x, "groups": np.arange(60)}, specs)
+    assert list(compare_accuracy(*models, unlabelled)[0]) == ["accuracy.agreement"]
+    for bad in (names[:, None], np.ones(60), np.arange(59)):
+        with pytest.raises(InputError, match="'groups' is .* give a number or a name for each"):
+            open_data({"x": x, "groups": bad}, specs)
+
+
+def test_only_some_have_groups(
+    models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "some_groups.py").write_text(
+        "import numpy as np\n"
+        "def data():\n"
+        "    x = np.eye(3, dtype=np.float32)\n"
+        "    yield {'x': x}, np.arange(3), np.arange(3)\n"
+        "    yield {'x': x}, np.arange(3)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    specs = [InputSpec("x", F32, ("n", 3))]
+    with pytest.raises(InputError, match="only 3 of the samples have groups"):
+        compare_accuracy(*models, open_data("some_groups:data", specs), batch=3)
+
+
 def test_batch_size_changes_nothing(models: tuple[Path, Path]) -> None:
     rng = np.random.default_rng(1)
     data = source(rng.random((50, 3)), rng.integers(0, 3, 50))

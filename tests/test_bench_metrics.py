@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from onnxtrim.bench.bootstrap import Paired, Resampled, alike, paired_bootstrap
+from onnxtrim.bench.bootstrap import (
+    Paired,
+    Resampled,
+    alike,
+    by_groups,
+    paired_bootstrap,
+)
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.gathered import Gathered
 from onnxtrim.bench.metrics import find_metric
@@ -338,6 +344,21 @@ def test_intervals_hold_the_truth() -> None:
         delta = paired_bootstrap(metric, seed, draws=400).at().delta
         inside += delta.low <= 0 <= delta.high
     assert 0.91 <= inside / 300 <= 0.985
+
+
+def test_groups_are_drawn_whole() -> None:
+    """A hundred groups of ten samples that are alike know as much as a hundred samples."""
+    rng = np.random.default_rng(5)
+    first = rng.random(100)
+    second = first + 0.3 * rng.random(100)
+    groups = np.repeat(np.arange(100), 10)
+    few = gather("mae", first, second, np.zeros(100), 50)
+    many = gather("mae", first[groups], second[groups], np.zeros(1000), 50)
+    alone = paired_bootstrap(few.resampled(merge=False)).at().delta
+    whole = paired_bootstrap(by_groups(many.resampled(merge=False), groups)).at().delta
+    naive = paired_bootstrap(many.resampled()).at().delta
+    assert whole == pytest.approx(alone)
+    assert (whole.high - whole.low) / (naive.high - naive.low) == pytest.approx(10**0.5, rel=0.1)
 
 
 def test_draws_take_little_memory() -> None:

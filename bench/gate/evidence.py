@@ -111,13 +111,14 @@ class Evidence:
             return None
         samples, losses = int(counts["samples"]), int(counts["losses"])
         alone = self.independent
-        if name == "accuracy.negative_flip_rate":
+        if name == "accuracy.negative_flip_rate" and alone:
             return Metric(*clopper_pearson(losses, samples, confidence), "share")
-        if name == "accuracy.agreement" or (name == "accuracy.top1" and alone):
+        grouped = bool(counts.get("groups"))
+        if (name == "accuracy.agreement" and not grouped) or (name == "accuracy.top1" and alone):
             hits = round(recorded.value * samples)
             return Metric(*clopper_pearson(hits, samples, confidence), "share")
         found = _recorded(recorded, counts.get("intervals", {}).get(name, ()), confidence)
-        return _not_certain(found, samples, confidence)
+        return _not_certain(found, self._units(), confidence)
 
     @property
     def independent(self) -> bool:
@@ -169,15 +170,22 @@ class Evidence:
         return (drifts, told) if slow_fails else (drifts or told, "")
 
     def _too_few(self, rule: Rule) -> str:
-        samples = int(self.found.details["accuracy"]["samples"])
-        if not self._is_bootstrapped(rule) or samples >= LEAST_SAMPLES:
+        units = self._units()
+        if not self._is_bootstrapped(rule) or units >= LEAST_SAMPLES:
             return ""
-        return f"the bootstrap's interval needs {LEAST_SAMPLES} samples, there are {samples}"
+        what = "groups" if self.found.details["accuracy"].get("groups") else "samples"
+        return f"the bootstrap's interval needs {LEAST_SAMPLES} {what}, there are {units}"
+
+    def _units(self) -> int:
+        """What is independent: groups if there are any, else samples."""
+        counts = self.found.details["accuracy"]
+        return int(counts.get("groups") or counts["samples"])
 
     def _is_bootstrapped(self, rule: Rule) -> bool:
-        exact = ("accuracy.agreement", "accuracy.negative_flip_rate")
-        of_top1 = rule.metric in ("accuracy.top1", "accuracy.top1.delta") and self.independent
-        return not of_top1 and rule.metric not in exact
+        if rule.metric == "accuracy.agreement":
+            return bool(self.found.details["accuracy"].get("groups"))
+        top1 = ("accuracy.top1", "accuracy.top1.delta", "accuracy.negative_flip_rate")
+        return rule.metric not in top1 or not self.independent
 
     def is_marked(self, rule: Rule) -> bool:
         """Whether the kernel marked the peaks of memory; elsewhere they are of a whole process."""
