@@ -134,7 +134,7 @@ def test_samples_in_groups(models: tuple[Path, Path]) -> None:
     unlabelled = open_data({"x": x, "groups": np.arange(60)}, specs)
     assert list(compare_accuracy(*models, unlabelled)[0]) == ["accuracy.agreement"]
     for bad in (names[:, None], np.ones(60), np.arange(59)):
-        with pytest.raises(InputError, match="'groups' is .* give a number or a name for each"):
+        with pytest.raises(InputError, match=r"'groups' is .* give a number or a name for each"):
             open_data({"x": x, "groups": bad}, specs)
 
 
