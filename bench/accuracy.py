@@ -11,7 +11,13 @@ from typing import Any, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxtrim.bench.bootstrap import CONFIDENCES, Resampled, by_groups, paired_bootstrap
+from onnxtrim.bench.bootstrap import (
+    CONFIDENCES,
+    Resampled,
+    by_groups,
+    effective_units,
+    paired_bootstrap,
+)
 from onnxtrim.bench.data import DataSource
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.gathered import Gathered, SampleMean
@@ -72,7 +78,7 @@ class AccuracyCounts:
     squared_output: float = 0.0
     dependent: dict[str, SampleMean] = field(default_factory=dict)
     groups: list[NDArray[np.int64]] = field(default_factory=list)
-    named: dict[Any, int] = field(default_factory=dict)
+    named: dict[int, int] = field(default_factory=dict)
     classes: ClassCounts = field(default_factory=ClassCounts)
     intervals: Intervals = field(default_factory=dict)
 
@@ -92,6 +98,7 @@ class AccuracyCounts:
             "classes": self.classes.to_json(independent=not self.dependent),
             "intervals": self.intervals,
             "groups": len(self.named) or None,
+            "units": self.units(),
         }
 
     def add_groups(self, groups: NDArray[Any] | None) -> None:
@@ -110,6 +117,12 @@ class AccuracyCounts:
         for count, what in ((self.labelled, "labels"), (grouped, "groups")):
             if count not in (0, self.samples):
                 raise InputError(f"{data}: only {count} of the samples have {what}")
+        if len(self.named) == 1:
+            raise InputError(f"{data}: all samples are of one group, so nothing can be told")
+
+    def units(self) -> int:
+        """How many independent samples there are in effect, see :func:`.effective_units`."""
+        return int(effective_units(np.concatenate(self.groups))) if self.groups else self.samples
 
     def resampled(self, metric: Gathered) -> Resampled:
         """A metric with whole groups drawn, if samples have groups."""
@@ -300,6 +313,8 @@ def _metrics(counts: AccuracyCounts, seed: int) -> Metrics:
     if counts.classed == count and not counts.groups:
         metrics["accuracy.agreement"] = _share(clopper_pearson(counts.agreements, count))
     for name, mean in counts.dependent.items():
+        if mean.samples < count:  # not all samples have it
+            continue
         drawn = counts.resampled(mean)
         found = _bootstrapped(name, drawn, mean.unit, seed, counts.intervals)
         if name != TOP1:  # is of both models together

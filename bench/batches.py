@@ -19,8 +19,8 @@ class Batch:
         feeds: One array per model input, shape ``(samples, ...)``.
         labels: Shape ``(samples, ...)``, or ``None``; integers of shape ``(samples,)`` unless the
             data was opened with labels of any kind.
-        groups: Which samples belong together (of one person, one film), shape ``(samples,)``, or
-            ``None`` if they are independent.
+        groups: Number of the person, the film, ... that a sample is of, shape ``(samples,)``, or
+            ``None`` if samples are independent.
     """
 
     feeds: dict[str, NDArray[Any]]

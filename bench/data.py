@@ -209,10 +209,11 @@ class _Function(DataSource):
         samples = 0
         for feeds, labels, groups in self._yielded():
             arrays = {name: np.asarray(array) for name, array in feeds.items()}
-            if labels is not None:
-                arrays["labels"] = np.asarray(labels)
-            if groups is not None:
-                arrays["groups"] = np.asarray(groups)
+            for name, more in (("labels", labels), ("groups", groups)):
+                if more is not None and name in arrays:
+                    raise InputError(f"{self.name}: yields {name}, and {name} is an input")
+                if more is not None:
+                    arrays[name] = np.asarray(more)
             headers = {n: (a.dtype, a.shape) for n, a in arrays.items()}
             samples += self._check(self.name, headers)
             batch = _batch(arrays, self._inputs)
@@ -234,7 +235,8 @@ class _Function(DataSource):
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(
-                f"{self.name}: must yield (feeds, labels or None) batches, but raised {reason}"
+                f"{self.name}: must yield (feeds, labels or None) batches, or groups as a third item,"
+                f" but raised {reason}"
             ) from error
 
 
@@ -260,7 +262,7 @@ def import_function(module: str, function: str) -> Callable[..., Any]:
 def _batch(arrays: Mapping[str, NDArray[Any]], inputs: Sequence[InputSpec]) -> Batch:
     feeds = {spec.name: arrays[spec.name] for spec in inputs}
     labels, groups = (None if name in feeds else arrays.get(name) for name in ("labels", "groups"))
-    return Batch(feeds, labels, groups)
+    return Batch(feeds, labels, None if groups is None else groups.astype(np.int64))
 
 
 def _fixed_batch(inputs: Sequence[InputSpec]) -> int | None:

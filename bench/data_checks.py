@@ -64,9 +64,9 @@ def check_arrays(
         _check_labels(where, *headers["labels"], samples, any_labels)
     if "groups" in headers and all(spec.name != "groups" for spec in inputs):
         dtype, shape = headers["groups"]
-        if shape != (samples,) or dtype.kind not in "iuSU":
+        if shape != (samples,) or dtype.kind not in "iu":
             raise InputError(
-                f"{where}: 'groups' is {dtype} of shape {shape}; give a number or a name for each"
+                f"{where}: 'groups' is {dtype} of shape {shape}; give integers, the group of each"
                 f" of the {samples} samples"
             )
     return samples

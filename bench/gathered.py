@@ -67,6 +67,11 @@ class SampleMean:
         self._name, self._sums, self._root = name, sums, root
         self._parts: list[Values] = []
 
+    @property
+    def samples(self) -> int:
+        """How many were added."""
+        return sum(map(len, self._parts))
+
     def add(self, seen: Seen) -> None:
         """See :class:`Gathered`."""
         with np.errstate(all="ignore"):  # what is no number is told below

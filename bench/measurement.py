@@ -20,7 +20,7 @@ from onnxtrim.bench.results import Metrics, metrics_to_json
 from onnxtrim.bench.verdict import Verdict
 
 INDEPENDENT = "accuracy.mcnemar_p"
-"""A metric that is there if the answers of top-1 accuracy are independent: no steps."""
+"""A metric that is there if the answers of top-1 accuracy are independent: no steps, no groups."""
 
 ROLES = ("model", "original")
 """Of ``[model]``, or of ``[candidate, original]``."""

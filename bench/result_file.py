@@ -141,9 +141,11 @@ def _require_evidence(
         counts = [details["accuracy"][name] for name in ("samples", "losses", "gains")]
         if any(type(count) is not int or count < 0 for count in counts):
             raise ValueError("counts of samples that are no counts")
-        groups = details["accuracy"].get("groups")
-        if groups is not None and not (type(groups) is int and 0 < groups <= counts[0]):
-            raise ValueError("groups that are no groups")
+        units = details["accuracy"]["units"]
+        if type(units) is not int or not 0 <= units <= counts[0]:
+            raise ValueError("independent samples that are no count")
+        if INDEPENDENT in metrics and units < counts[0]:
+            raise ValueError("answers that are independent and are not")
         _check_intervals(details["accuracy"].get("intervals", {}))
         for part in details["accuracy"]["classes"]:
             some = [part[name] for name in ("losses", "gains", "samples", "class")]

@@ -124,6 +124,7 @@ def _measurement(pair: bool) -> Measurement:
         verdict = non_inferior(12, 8, 2000, 0.005)
         details["accuracy"] = {
             "samples": 2000,
+            "units": 2000,
             "losses": 12,
             "gains": 8,
             "relative_error": 0.0312,

@@ -117,6 +117,7 @@ def measurement(
         },
         "accuracy": {
             "samples": samples,
+            "units": samples,
             "losses": losses,
             "gains": gains,
             "classes": [

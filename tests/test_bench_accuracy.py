@@ -112,14 +112,14 @@ def test_samples_in_groups(models: tuple[Path, Path]) -> None:
     rng = np.random.default_rng(2)
     x = rng.random((60, 3)).astype(np.float32)
     labels = np.where(rng.random(60) < 0.8, x.argmax(1), rng.integers(0, 3, 60))
-    names = np.asarray([f"person {n}" for n in range(60)])
+    persons = 1000 + np.arange(60)
     specs = [InputSpec("x", F32, ("n", 3))]
     order = rng.permutation(600)
-    arrays = {"x": x, "labels": labels, "groups": names}
+    arrays = {"x": x, "labels": labels, "groups": persons}
     many = open_data({n: np.repeat(a, 10, axis=0)[order] for n, a in arrays.items()}, specs)
     metrics, counts = compare_accuracy(*models, many, batch=64, metrics=["top1", "f1"])
     plain, _ = compare_accuracy(*models, source(x, labels), metrics=["top1", "f1"])
-    assert counts.to_json()["groups"] == 60
+    assert (counts.to_json()["groups"], counts.units()) == (60, 60)
     assert "accuracy.mcnemar_p" not in metrics, "it is for independent samples"
     assert set(plain) - set(metrics) == {"accuracy.mcnemar_p"}
     for name, metric in metrics.items():
@@ -133,9 +133,21 @@ def test_samples_in_groups(models: tuple[Path, Path]) -> None:
     assert alone == {"accuracy.top1": metrics["accuracy.top1"]}
     unlabelled = open_data({"x": x, "groups": np.arange(60)}, specs)
     assert list(compare_accuracy(*models, unlabelled)[0]) == ["accuracy.agreement"]
-    for bad in (names[:, None], np.ones(60), np.arange(59)):
-        with pytest.raises(InputError, match=r"'groups' is .* give a number or a name for each"):
+    for bad in (persons[:, None], np.ones(60), np.arange(59), persons.astype(str)):
+        with pytest.raises(InputError, match=r"'groups' is .* give integers, the group of each"):
             open_data({"x": x, "groups": bad}, specs)
+
+
+def test_one_group_tells_nothing_and_a_large_one_little(models: tuple[Path, Path]) -> None:
+    specs = [InputSpec("x", F32, ("n", 3))]
+    x = np.random.default_rng(0).random((100, 3)).astype(np.float32)
+    arrays = {"x": x, "labels": x.argmax(1)}
+    with pytest.raises(InputError, match="all samples are of one group"):
+        compare_accuracy(*models, open_data({**arrays, "groups": np.zeros(100, int)}, specs))
+    groups = np.maximum(np.arange(100) - 89, 0)  # one of 90, ten of one
+    _, counts = compare_accuracy(*models, open_data({**arrays, "groups": groups}, specs))
+    assert counts.to_json()["groups"] == 11
+    assert counts.units() == 1, "100² / (90² + 10)"
 
 
 def test_only_some_have_groups(

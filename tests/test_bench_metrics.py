@@ -346,6 +346,23 @@ def test_intervals_hold_the_truth() -> None:
     assert 0.91 <= inside / 300 <= 0.985
 
 
+def test_intervals_of_few_samples_are_wider() -> None:
+    """Of 12 samples a plain percentile interval holds the truth in about 90% of cases."""
+    rng = np.random.default_rng(4)
+    inside = plain = 0
+    for seed in range(400):
+        first = rng.standard_normal(12) + 10
+        metric = gather("mae", first, first + rng.standard_normal(12), np.zeros(12), 12).resampled()
+        drawn = paired_bootstrap(metric, seed, draws=500)
+        low, high = np.quantile(drawn.draws[:, 1] - drawn.draws[:, 0], [0.025, 0.975])
+        delta = drawn.at().delta
+        assert delta.low <= low <= high <= delta.high
+        inside += delta.low <= 0 <= delta.high
+        plain += low <= 0 <= high
+    assert plain / 400 < 0.925
+    assert 0.92 <= inside / 400 <= 0.975
+
+
 def test_groups_are_drawn_whole() -> None:
     """A hundred groups of ten samples that are alike know as much as a hundred samples."""
     rng = np.random.default_rng(5)

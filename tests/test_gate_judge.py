@@ -226,15 +226,15 @@ def test_draws_that_are_all_alike_are_not_certain(samples: int, limit: str, said
 
 
 def test_groups_are_what_counts() -> None:
-    """Of 10,000 samples in 40 groups nothing is known; in 400 the recorded intervals decide."""
+    """Of 10,000 samples worth 40 nothing is known; of those worth 400 recorded intervals decide."""
     metrics = {n: m for n, m in BASE.metrics.items() if n != "accuracy.mcnemar_p"}
     names = ("accuracy.top1.delta", "accuracy.agreement", "accuracy.negative_flip_rate")
     rules = [
         f"{n} {limit}"
         for n, limit in zip(names, ("min = '-1 pp'", "min = '90 %'", "max = '5 %'"), strict=True)
     ]
-    for groups, said in ((40, "inconclusive"), (400, "pass")):
-        told = {**BASE.details["accuracy"], "groups": groups}
+    for units, said in ((40, "inconclusive"), (400, "pass")):
+        told = {**BASE.details["accuracy"], "units": units}
         found = replace(BASE, metrics=metrics, details=BASE.details | {"accuracy": told})
         for rule in rules:
             assert verdict(found, rule) == said, rule

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.gate import check_result, judge, parse_policy
-from onnxtrim.bench.measurement import Measurement
+from onnxtrim.bench.measurement import INDEPENDENT, Measurement
 from onnxtrim.bench.result_file import digest, load_result, save_result
 from onnxtrim.bench.results import Metric
 from tests.gate_cases import measurement, policy
@@ -32,6 +32,7 @@ LIMITS = {
         "classes = [0]; min = '-3 pp'",
         "classes = [1]; min = '-3 pp'",
     ),
+    "accuracy.agreement": ("min = '90 %'", "min = '99.9 %'"),
     "accuracy.rmse": ("max = 3", "max = 1", "max = 2"),
     "model.file_bytes.ratio": ("max = 0.9", "max = 0.4"),
 }
@@ -44,6 +45,7 @@ BASES: dict[str, dict[str, Any]] = {
     "memory that differs": {"peaks": (40 << 20, 50 << 20, 45 << 20)},
     "busy": {"wait": 0.2, "base_ns": 1.2e6},
     "few launches": {"launches": 5},
+    "in groups": {},
 }
 
 DAMAGE: tuple[Any, ...] = (None, "", "x", -1, 0, 1e308, float("nan"), True, [], {}, [[]])
@@ -59,9 +61,13 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         rmse = Metric(2.0, 1.9, 2.1, "value")
         intervals = [[0.8, 1.97, 2.03], [0.9, 1.95, 2.05], [0.98, 1.8, 2.2]]
         told = {**found.details["accuracy"], "intervals": {"accuracy.rmse": intervals}}
+        metrics = found.metrics | {"accuracy.rmse": rmse}
+        if name == "in groups":
+            told["units"] = 40
+            del metrics[INDEPENDENT]
         found = replace(
             found,
-            metrics=found.metrics | {"accuracy.rmse": rmse},
+            metrics=metrics,
             details={**found.details, "accuracy": told},
         )
         save_result(found, paths[name])

@@ -31,9 +31,9 @@ def _page(found: Measurement, folder: Path, judgement: Any = None) -> Page:
 def test_the_result_is_said_first(tmp_path: Path) -> None:
     page = _page(fake_result.measurement(), tmp_path)
     wanted = (
-        "The candidate takes 0.620 [0.615, 0.626] of the original's time, 0.736 [0.715, 0.759] of"
-        " its peak memory and 0.250 of its file; its top-1 accuracy changes by -0.20 points"
-        " [-0.66, +0.24], which may be chance."
+        "The candidate takes, of the original's, 0.620 [0.615, 0.626] of the time, 0.736 [0.715,"
+        " 0.759] of the peak memory and 0.250 of the file; its top-1 accuracy changes by -0.20"
+        " points [-0.66, +0.24], which may be chance."
     )
     assert ascii_of(page.data["verdict"]) == wanted
     text = ascii_of(page.text)
@@ -149,6 +149,28 @@ def test_a_single_model_has_no_forest(tmp_path: Path) -> None:
     assert "/features/0/conv" in page.text
 
 
+def test_the_next_step_of_a_gate_that_lacks_something(tmp_path: Path) -> None:
+    missing = fake_result.Rule("latency.p50.ratio", "missing", "x", why="it was not measured")
+    judgement = replace(fake_result.judgement("fail", "FAIL: not measured"), rules=(missing,))
+    text = _page(fake_result.measurement(), tmp_path, judgement).text
+    assert "Next: measure what is missing" in text
+
+
+def test_bars_of_classes_claim_no_more_than_is_known(tmp_path: Path) -> None:
+    """Pale where chance may explain a change, and where no interval tells."""
+    found = fake_result.measurement()
+    ends = ({"low": -3.0, "high": -1.0}, {"low": -3.0, "high": 1.0}, {}, {"low": 1.0, "high": 3.0})
+    whole = found.details["accuracy"]["classes"][0]
+    found.details["accuracy"]["classes"] = [
+        {**whole, "class": n, "delta": {"value": 2.0 if n == 3 else -2.0, **end}}
+        for n, end in enumerate(ends)
+    ]
+    _page(found, tmp_path)
+    page = (tmp_path / "result.html").read_text(encoding="utf-8")
+    counts = [page.count(f'<span class="{kind}"') for kind in ("down", "chance", "up")]
+    assert counts == [1, 2, 1]
+
+
 def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
     found = fake_result.measurement(details={"feeds": "random"}, latency=None, verdict=None)
     found = replace(found, metrics={"model.file_bytes.ratio": Metric.exact(0.25, "ratio")})
@@ -157,7 +179,7 @@ def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
     assert "Not measured: latency, throughput, energy, memory, accuracy." in page.text
     assert "Whether the answers are right: no labelled data was given." in page.text
     assert "Other machines" not in page.text
-    assert "The candidate is 0.250 of its size." in page.text
+    assert "The candidate takes, of the original's, 0.250 of the file." in page.text
     page = _page(fake_result.measurement(), tmp_path)
     assert "Not measured: energy." in page.text
     assert "no labelled data" not in page.text

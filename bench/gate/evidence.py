@@ -113,7 +113,7 @@ class Evidence:
         alone = self.independent
         if name == "accuracy.negative_flip_rate" and alone:
             return Metric(*clopper_pearson(losses, samples, confidence), "share")
-        grouped = bool(counts.get("groups"))
+        grouped = self._units() < samples
         if (name == "accuracy.agreement" and not grouped) or (name == "accuracy.top1" and alone):
             hits = round(recorded.value * samples)
             return Metric(*clopper_pearson(hits, samples, confidence), "share")
@@ -173,17 +173,18 @@ class Evidence:
         units = self._units()
         if not self._is_bootstrapped(rule) or units >= LEAST_SAMPLES:
             return ""
-        what = "groups" if self.found.details["accuracy"].get("groups") else "samples"
-        return f"the bootstrap's interval needs {LEAST_SAMPLES} {what}, there are {units}"
+        return (
+            f"the bootstrap's interval needs {LEAST_SAMPLES} independent samples, or groups of like"
+            f" size; in effect there are {units}"
+        )
 
     def _units(self) -> int:
-        """What is independent: groups if there are any, else samples."""
-        counts = self.found.details["accuracy"]
-        return int(counts.get("groups") or counts["samples"])
+        """How many independent samples there are in effect: groups if there are any."""
+        return int(self.found.details["accuracy"]["units"])
 
     def _is_bootstrapped(self, rule: Rule) -> bool:
         if rule.metric == "accuracy.agreement":
-            return bool(self.found.details["accuracy"].get("groups"))
+            return self._units() < int(self.found.details["accuracy"]["samples"])
         top1 = ("accuracy.top1", "accuracy.top1.delta", "accuracy.negative_flip_rate")
         return rule.metric not in top1 or not self.independent
 
@@ -206,15 +207,16 @@ class Evidence:
         return dict(self.found.details.get(name, {}))
 
 
-def _not_certain(metric: Metric, samples: int, confidence: float) -> Metric:
+def _not_certain(metric: Metric, units: int, confidence: float) -> Metric:
     """An interval without width, of shares, with what samples that were not drawn may hold.
 
     Where no sample tells the models apart, all draws are alike; but samples that do may have a
-    share of up to 1 − (α/2)^(1/n), by which a share differs at most.
+    share of up to 1 − (α/2)^(1/n), by which a share of answers differs at most. Of metrics that
+    weigh classes alike, and of groups of unlike size, that is a rough figure.
     """
     if metric.low < metric.high or metric.unit not in ("share", "points"):
         return metric
-    unseen = clopper_pearson(0, samples, confidence).high * (100 if metric.unit == "points" else 1)
+    unseen = clopper_pearson(0, units, confidence).high * (100 if metric.unit == "points" else 1)
     return Metric(metric.value, metric.low - unseen, metric.high + unseen, metric.unit)
 
 

@@ -373,7 +373,7 @@ def _why_missing(evidence: Evidence, rule: Rule) -> str:
             return f"judged from {looks.LOOKS[0]} launches on, and there are {count}{late}"
         return f"not known after {count} launches"
     if rule.of_class is not None:
-        return f"the samples hold none of class {rule.of_class}, or have no label of their own"
+        return f"there is no sample of class {rule.of_class}, or samples are not independent"
     if rule.family == "accuracy":
         return "give samples with labels, and the metric, when measuring"
     return "it was not measured"
@@ -391,7 +391,7 @@ def _advice(evidence: Evidence, rule: Rule, shown: Metric, alpha: float) -> str:
             return f"needs about {needed} samples, has {flips[-1]}"
         return "too near to the limit for these samples; more may help"
     if rule.family == "accuracy":
-        return "more samples may help"
+        return "more samples (or groups of them) may help"
     if rule.family not in OF_LAUNCHES or found.latency is None:
         return "too near to the limit to tell"
     count = len(found.latency.launches)

@@ -138,7 +138,7 @@ def _ratios(rows: Sequence[Row]) -> str:
         " intervals (of memory, all repeats); a mark is filled where a difference was shown."
     )
     if any(row.limits for row in rows):
-        lead += " Purple bars are limits of rules."
+        lead += " Purple bars are limits."
     if any(row.role == "copy" for row in rows):
         lead += (
             " The diamond is a check: the original against itself, with the interval (99%) of what"
@@ -184,7 +184,9 @@ def _accuracy(found: Measurement) -> str:
         told.append(f"{words.with_interval(agreement)} of the samples get the same class.")
     if (error := about.get("relative_error")) is not None:
         told.append(f"The raw outputs differ by {words.percent(float(error))} (norms).")
-    told.append(f"Over {words.count(int(about['samples']))} samples.")
+    groups = about.get("groups")
+    within = f" in {words.count(int(groups))} groups" if groups else ""
+    told.append(f"Over {words.count(int(about['samples']))} samples{within}.")
     table = result_tables.classes(about.get("classes", []))
     lead = " ".join(told)
     if not table:

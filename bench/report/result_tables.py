@@ -176,8 +176,8 @@ def classes(found: Sequence[Mapping[str, Any]]) -> str:
     heads = ("Class", "Samples", "Original", "Candidate", "Newly wrong", "Newly right")
     note = (
         "Information, not a judgement; those that changed most first. A bar is as long as its"
-        f" change (the longest {words.number(most, 2)} points), and pale where chance alone"
-        " explains it."
+        f" change (the longest {words.number(most, 2)} points), and pale where chance may"
+        " explain it."
     )
     if (more := len(known) - CLASSES) > 0:
         note += f" {words.count(more)} more classes, which changed less, are in the JSON."
@@ -193,10 +193,11 @@ def _delta(delta: Mapping[str, Any]) -> str:
 def _diverging(delta: Mapping[str, Any], most: float) -> str:
     """A bar to the left for what was lost, to the right for what was won."""
     value = float(delta["value"])
-    low, high = (float(delta.get(end, value)) for end in ("low", "high"))
+    known = "low" in delta and "high" in delta
+    by_chance = not known or float(delta["low"]) <= 0 <= float(delta["high"])
     width = min(50.0, 50 * abs(value) / most)
     left = 50 - width if value < 0 else 50
-    kind = "chance" if low <= 0 <= high else "down" if value < 0 else "up"
+    kind = "chance" if by_chance else "down" if value < 0 else "up"
     return (
         f'<td class="bar both"><div><span class="{kind}" '
         f'style="margin-left:{left:.1f}%;width:{width:.1f}%"></span></div></td>'

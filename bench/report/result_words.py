@@ -25,11 +25,13 @@ def sentence(found: Measurement) -> str:
         ]
         return f"The model {_joined(parts)}."
     parts = [
-        _of(metrics.get("latency.p50.ratio"), "takes {} of the original's time"),
-        _of(metrics.get("memory.run_peak.ratio"), "{} of its peak memory"),
-        _of(metrics.get("model.file_bytes.ratio"), "{} of its file"),
+        _of(metrics.get("latency.p50.ratio"), "{} of the time"),
+        _of(metrics.get("memory.run_peak.ratio"), "{} of the peak memory"),
+        _of(metrics.get("model.file_bytes.ratio"), "{} of the file"),
     ]
-    told = f"The candidate {_joined(parts)}"
+    told = "The candidate was measured"
+    if any(parts):
+        told = f"The candidate takes, of the original's, {_joined(parts)}"
     delta = metrics.get("accuracy.top1.delta")
     told += _of(delta, "; its top-1 accuracy changes by {}", " points")
     if delta is not None and delta.low <= 0 <= delta.high:
@@ -83,6 +85,10 @@ def next_step(found: Measurement, judgement: Judgement | None) -> str:
         return ""
     if judgement is None:
         return "Next: say what must hold, and let 'onnxtrim gate' judge it on data not used so far."
+    required = [rule for rule in judgement.rules if rule.level == "error"]
+    told = {rule.verdict for rule in required}
+    if judgement.verdict == "fail" and "fail" not in told:
+        return "Next: measure what is missing; nothing else speaks against the candidate so far."
     return {
         "pass": "Next: repeat the gate on the device where the model will run; times are of this"
         " machine.",
@@ -118,7 +124,9 @@ def limits(found: Measurement) -> list[str]:
         )
     if "latency" in measured and "latency.p99" not in metrics:
         items.append("The slowest calls: there were too few to tell the 99th percentile.")
-    elif found.original is not None and timed and "latency.p99.ratio" not in metrics:
+    elif (
+        "latency" in measured and found.original is not None and "latency.p99.ratio" not in metrics
+    ):
         items.append("The ratio of the slowest calls: it is told from 12 launches on.")
     items += _accuracy(found)
     if "profile" in found.details:
@@ -156,8 +164,8 @@ def _accuracy(found: Measurement) -> list[str]:
         told += ", and its intervals tell only what drawing them by chance does"
     if found.original is not None and found.details.get("used_before") is False:
         told += (
-            ". By their hash they had no part in making the candidate; whether it was chosen by"
-            " them, no file can tell"
+            ". As far as the candidate's own record tells, they had no part in making it; if it was"
+            " chosen by them, its figure is too good"
         )
     items.append(f"{told}.")
     items.append("Robustness, rare inputs, and how sure the model is of its answers.")

@@ -67,12 +67,12 @@ def _notices(run: Run) -> str:
 def _done(run: Run) -> str:
     """What was done to get all this, and what to do with it."""
     spec, count = run.spec, len(run.candidates)
-    samples = spec.data.get("samples")
+    samples, others = spec.data.get("samples"), (spec.eval or {}).get("samples")
     told = f"{words.count(count)} candidate{'s' * (count != 1)}"
-    told += " with units removed by what they do" if samples else ""
-    told += f" on {words.count(int(samples))} calibration samples" if samples else ""
-    if spec.eval and spec.eval.get("samples"):
-        told += f", compared with the original on {words.count(int(spec.eval['samples']))} others"
+    if isinstance(samples, int):
+        told += f" with units removed by what they do on {words.count(samples)} calibration samples"
+    if isinstance(others, int):
+        told += f", compared with the original on {words.count(others)} evaluation samples"
     ends = [f"{told}."]
     if choose(run.candidates, spec.max_drop) is not None:
         ends.append(
@@ -184,7 +184,7 @@ def _limits(run: Run) -> str:
     spec = run.spec
     threads = spec.bench.get("threads")
     items = [
-        "Other machines: latency and memory are of the machine named above"
+        "Other machines: latency and memory are of this machine"
         + (f", with {threads} thread{'s' * (threads != 1)}" if threads else "")
         + ". Measure again where the model will run.",
         "The luck of the choice: the best of "

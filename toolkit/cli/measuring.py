@@ -106,7 +106,7 @@ _OWN = (
         "--generated-inputs",
         "generated",
         is_flag=True,
-        help="Latency and memory on random inputs, although there is data.",
+        help="Latency and memory on random inputs, although there is data; no gate judges that.",
     ),
     click.option(
         "--cold",
