@@ -235,8 +235,8 @@ class _Function(DataSource):
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(
-                f"{self.name}: must yield (feeds, labels or None) batches, or groups as a third item,"
-                f" but raised {reason}"
+                f"{self.name}: must yield (feeds, labels or None) batches, perhaps with groups as a"
+                f" third item, but raised {reason}"
             ) from error
 
 
