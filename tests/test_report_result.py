@@ -159,6 +159,7 @@ def test_the_next_step_of_a_gate_that_lacks_something(tmp_path: Path) -> None:
 def test_bars_of_classes_claim_no_more_than_is_known(tmp_path: Path) -> None:
     """Pale where chance may explain a change, and where no interval tells."""
     found = fake_result.measurement()
+    ends: tuple[dict[str, float], ...]
     ends = ({"low": -3.0, "high": -1.0}, {"low": -3.0, "high": 1.0}, {}, {"low": 1.0, "high": 3.0})
     whole = found.details["accuracy"]["classes"][0]
     found.details["accuracy"]["classes"] = [
@@ -260,7 +261,7 @@ def result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_command_writes_the_page_beside_the_result(result: Path) -> None:
     value = run("report", "result.json", "--json").json()
     assert value == {"schema": "onnxtrim.report/1", "output": "result.html", "plots": []}
-    assert Page.read(result / "result.html").data["verdict"].startswith("The candidate takes 0.620")
+    assert Page.read(result / "result.html").data["verdict"].startswith("The candidate takes, of")
     assert "written: other.html" in run("report", "result.json", "-o", "other.html").err
 
 
