@@ -235,7 +235,8 @@ def over_budget(
 def _resampled_p99(result: LatencyResult, arm: int, rng: np.random.Generator) -> Values:
     """99th percentiles of two-stage draws: launches, and whole rounds within each."""
     rounds = [part for launch in result.launches for part in launch.of(arm)]
-    each, count = len(rounds) // len(result.launches), len(rounds[0].calls_ns)
+    sizes = [len(launch.of(arm)) for launch in result.launches]  # later ones may have more
+    count = len(rounds[0].calls_ns)
     calls = np.concatenate([np.asarray(part.calls_ns, np.float64) for part in rounds])
     highest = np.argsort(-calls, kind="stable")[: math.ceil(_HIGHEST * len(calls))]
     owners = np.repeat(np.arange(len(rounds)), count)[highest]
@@ -243,10 +244,15 @@ def _resampled_p99(result: LatencyResult, arm: int, rng: np.random.Generator) ->
     launches = len(result.launches)
     for _ in range(DRAWS // _AT_ONCE):
         times = rng.multinomial(launches, np.full(launches, 1 / launches), size=_AT_ONCE)
-        draws = rng.multinomial(times * each, np.full(each, 1 / each)).reshape(_AT_ONCE, -1)
+        parts = [
+            rng.multinomial(drawn * size, np.full(size, 1 / size))
+            for drawn, size in zip(times.T, sizes)
+        ]
+        draws = np.concatenate(parts, axis=1)
         above = draws[:, owners].cumsum(axis=1)
-        place = np.argmax(above >= 0.01 * len(calls), axis=1)
-        place[above[:, -1] < 0.01 * len(calls)] = len(highest) - 1
+        wanted = 0.01 * count * draws.sum(axis=1)
+        place = np.argmax(above >= wanted[:, None], axis=1)
+        place[above[:, -1] < wanted] = len(highest) - 1
         found.append(calls[highest][place])
     return np.concatenate(found)
 

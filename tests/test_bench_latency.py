@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -11,13 +12,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from onnxtrim.bench import arms, latency
 from onnxtrim.bench.errors import InputError, WorkerError
 from onnxtrim.bench.latency import Protocol, compare_latency, measure_latency
 from onnxtrim.bench.latency_metrics import latency_metrics
-from onnxtrim.bench.launches import LatencyResult
+from onnxtrim.bench.launches import LatencyResult, Launch, Round
 from onnxtrim.bench.memory import MemoryResult, measure_memory, memory_metrics
 from onnxtrim.bench.model_file import drop_cached
 from tests.bench_models import save_mlp
@@ -100,6 +102,34 @@ def test_a_dropped_file_is_read_from_the_disk(tmp_path: Path) -> None:
     assert from_disk(model) == 0, "it is in the page cache"
     drop_cached(model)
     assert from_disk(model) >= model.stat().st_size
+
+
+def _exponential(sizes: list[int], seed: int) -> LatencyResult:
+    """Launches with so many rounds of 10 calls of 1 ms and an exponential of 0.1 ms each."""
+    rng = np.random.default_rng(seed)
+    launches = []
+    for size in sizes:
+        rounds = []
+        for turn in range(size):
+            for arm in range(2):
+                calls = tuple((1e6 + 1e5 * rng.exponential(size=10)).astype(int).tolist())
+                rounds.append(Round(arm, float(turn), calls, (), sum(calls), sum(calls), 0, 0))
+        launches.append(Launch((0, 1), (0, 0), (1.0, 1.0), (1.0, 1.0), ({}, {}), tuple(rounds)))
+    return LatencyResult(tuple(launches), (10, 10), seed)
+
+
+@pytest.mark.parametrize("sizes", [[24] * 12, [24] * 5 + [34] * 8])
+def test_tails_of_launches_with_more_rounds_later(sizes: list[int]) -> None:
+    """Rounds are raised after five launches; p99 is 1 + 0.1·ln 100 ms, in each draw its own."""
+    truth = 1 + 0.1 * math.log(100)
+    inside = 0
+    for seed in range(12):
+        metrics = latency_metrics(_exponential(sizes, seed))
+        tail = metrics["latency.p99"]
+        assert tail.value == pytest.approx(truth, rel=0.06)
+        inside += tail.low <= truth <= tail.high
+        assert metrics["latency.p99.ratio"].value == pytest.approx(1, abs=0.1)
+    assert inside >= 9, "of 12 intervals of 95%"
 
 
 def test_calls_per_round_are_frozen(
