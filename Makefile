@@ -8,9 +8,7 @@ PIP_ARGS ?=
 DEMO_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
-# Modules are compiled when they are first imported, and most of torch's never are.
-PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check $(PIP_ARGS) \
-	-c constraints.txt
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
 PACKAGING := setup.cfg pyproject.toml constraints.txt
 VERSION_CHECK := import sys; v = sys.version_info; v < (3, 10) and sys.exit( \
 	"error: onnxtrim needs Python 3.10 or newer, $(PYTHON) is %d.%d; try: make PYTHON=python3.12" % v[:2])
