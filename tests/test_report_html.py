@@ -29,11 +29,11 @@ def test_the_report_says_the_result_first(tmp_path: Path) -> None:
     page = _page(fake_run.write_run(tmp_path / "run"), tmp_path / "report.html")
     text = ascii_of(page.text)
     assert (
-        "m0.3-s0.8 is the smallest whose measured loss is within 0.5 points: 58.0% fewer"
+        "Smallest within 0.5 points, as measured: m0.3-s0.8, 58.0% fewer"
         " parameters, accuracy -0.31 points [-0.49, -0.13], latency 0.44x [0.42, 0.46] of the"
         " original."
     ) in text
-    assert text.index("is the smallest") < text.index("Candidates")
+    assert text.index("Smallest within") < text.index("Candidates")
     assert "Unfinished" not in text
     assert (tmp_path / "report.html").stat().st_size < 2_000_000
 
@@ -149,16 +149,14 @@ def test_what_the_intervals_leave_open_is_said(tmp_path: Path) -> None:
     line["metrics"]["accuracy.top1.delta"] = fake_run.metric(-0.4, 0.3, "points")
     line["metrics"]["latency.p50.ratio"] = fake_run.metric(0.99, 0.03, "ratio")
     text = _page(fake_run.write_run(tmp_path / "run", [line]), tmp_path / "r.html").text
-    assert (
-        "Its loss may be up to 0.70 points, so that the budget is not shown to hold; more" in text
-    )
+    assert "A loss of up to 0.70 is not excluded. More evaluation data would tell." in text
     assert "It was not shown to be faster." in text
     safe = fake_run.candidate(2)
     safe["metrics"]["accuracy.top1.delta"] = fake_run.metric(-0.1, 0.3, "points")
     page = _page(fake_run.write_run(tmp_path / "run", [line, safe]), tmp_path / "r.html")
-    assert f"not shown to hold; {safe['id']} is the smallest of which it is: " in page.text
+    assert f"Smallest that is shown to hold it: {safe['id']}, " in page.text
     whole = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert [whole.count(f"<td>{word}</td>") for word in ("shown", "open", "no")] == [1, 1, 0]
+    assert [whole.count(f"<td>{word}</td>") for word in ("yes", "unproven", "no")] == [1, 1, 0]
 
 
 def test_repetitions_are_drawn_once_and_named(tmp_path: Path) -> None:

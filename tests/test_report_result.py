@@ -61,7 +61,7 @@ def test_the_words_of_a_policy_stand_at_the_top_as_they_are(tmp_path: Path) -> N
     text = _page(fake_result.measurement(), tmp_path, short).text
     assert "The policy, target laptop." in text
     assert "chosen from" not in text
-    assert "repeat the gate on the device" in text
+    assert "measure on the device" in text
 
 
 def test_when_and_where_it_was_measured_is_said(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from onnxtrim.bench.report import words
 
 _INTERVAL = re.compile(r"\[[^\[\]]*\]")
+_ASIDE = re.compile(r"[\[(].*$")
 _LONG = 20  # characters of a value that gets a line for itself
 _SIGNS = {"pass": "\N{CHECK MARK}", "fail": "\N{MULTIPLICATION X}", "inconclusive": "?"}
 
@@ -50,7 +51,7 @@ def cards(items: Sequence[tuple[str, str, str]], label: str) -> str:
     if not items:
         return ""
     texts = "".join(
-        f"<div><dt>{escape(title)}</dt><dd>{escape(big)}<small>{escape(small)}</small></dd></div>"
+        f"<div><dt>{escape(title)}</dt><dd>{escape(big)}<small>{sentence(small)}</small></dd></div>"
         for title, big, small in items
     )
     return f'<dl class="figures" aria-label="{escape(label)}">{texts}</dl>'
@@ -86,9 +87,11 @@ def facts(parts: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
 
 
 def breakable(text: str) -> str:
-    """A cell whose interval may go to a second line, but is not broken itself."""
-    estimate, bracket, rest = escape(text).partition("[")
-    return f"{estimate}<small>{bracket}{rest}</small>" if bracket else estimate
+    """A cell whose interval, or aside, may go to a second line, but is not broken itself."""
+    found = _ASIDE.search(escape(text))
+    if found is None:
+        return escape(text)
+    return f"{escape(text)[: found.start()]}<small>{found[0]}</small>"
 
 
 def _term(key: str, value: str) -> str:

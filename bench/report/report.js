@@ -14,7 +14,7 @@
   const DASHES = ["solid", "dash", "dot", "dashdot"];
   const LAYERS_SHOWN = 8;
   const ZOOM = 4; // budgets below zero that the zoomed view shows
-  let zoomed = false;
+  let zoomed = data.chosen !== null; // what is decided there is what one looks for
   let picked = null; // a candidate's id
 
   function bars(points, key) {
@@ -151,6 +151,7 @@
   button.hidden = !data.plots.some(
     (plot) => plot.budget !== null && plot.points.some((p) => p.y[1] < ZOOM * plot.budget),
   );
+  button.setAttribute("aria-pressed", String(zoomed));
   button.addEventListener("click", () => {
     zoomed = !zoomed;
     button.setAttribute("aria-pressed", String(zoomed));

@@ -8,7 +8,7 @@ from typing import Any
 
 from onnxtrim.bench.measurement import Measurement
 from onnxtrim.bench.report import metric_names, parts, words
-from onnxtrim.bench.report.judgement import Judgement, measured
+from onnxtrim.bench.report.judgement import Judgement, Rule, measured
 from onnxtrim.bench.results import Metric, Metrics
 
 LAYERS = 40
@@ -30,22 +30,35 @@ def rules(judgement: Judgement) -> str:
     remarks = any(rule.why for rule in judgement.rules)
     rows = []
     for rule in judgement.rules:
-        number = measured(rule)
-        told = words.with_interval(number, 3)
-        if number is not None and number.unit == "points":
-            told = _with_points(told)
+        told = _shown(rule)
+        level = escape(_LEVELS.get(rule.level, rule.level))
         why = f'<td class="names">{escape(rule.why)}</td>' if remarks else ""
         rows.append(
             f'<tr><td class="word">{parts.mark(rule.verdict)}</td>{_name(rule.metric, whole=True)}'
             f"<td>{parts.breakable(told)}</td><td>{escape(rule.limit.replace('-', words.MINUS))}"
-            f'</td><td class="word">{escape(_LEVELS.get(rule.level, rule.level))}</td>{why}</tr>'
+            f'</td><td class="word counts">{level}</td>{why}</tr>'
         )
-    heads = ("Verdict.", "Rule.", "Measured", "Limit", "Counts.", *["Remark*"] * remarks)
+    heads = ("Verdict.", "Rule.", "Measured", "Limit", "Counts-", *["Remark*"] * remarks)
     note = (
-        "In brackets the bounds by which a rule is judged, each with the certainty that the policy"
-        " asks for; intervals elsewhere on this page are of 95%, both ends together."
+        "Below a value stands what is shown of it, with the certainty that the policy asks for: one"
+        " bound where a rule passes, so that it is nearer than the end of a 95% interval."
     )
-    return _table("Rules of the policy", heads, rows, note)
+    return _table("Rules of the policy", heads, rows, note, "rules")
+
+
+def _shown(rule: Rule) -> str:
+    """The value of a rule, and the bound that lets it pass, or else both."""
+    number = measured(rule)
+    told = words.with_interval(number, 3)
+    if number is not None and number.low < number.high and rule.verdict == "pass":
+        least, most = rule.limit.startswith("\N{GREATER-THAN OR EQUAL TO}"), " and " in rule.limit
+        if not most:
+            end = Metric.exact(number.low if least else number.high, number.unit)
+            sign = "at least" if least else "at most"
+            told = f"{words.plain(number, 3)} ({sign} {words.plain(end, 3)})"
+    if number is not None and number.unit == "points":
+        told = told.replace(" (", " points (") if "(" in told else _with_points(told)
+    return told
 
 
 def metrics(found: Measurement) -> str:
@@ -66,8 +79,8 @@ def metrics(found: Measurement) -> str:
         told = "".join(f"<td>{parts.breakable(cell)}</td>" for cell in cells)
         rows.append(f"<tr>{_name(name)}{told}</tr>")
     note = (
-        "95% intervals in brackets, of memory all repeats. Numbers without one are exact (files),"
-        " or all repeats agreed."
+        "In brackets 95% intervals; of memory the lowest and highest repeat. Numbers without them"
+        " are exact (files), or all repeats agreed."
     )
     return _table("All metrics", heads, rows, note)
 
@@ -166,14 +179,14 @@ def classes(found: Sequence[Mapping[str, Any]]) -> str:
     most = abs(float(known[0]["delta"]["value"])) or 1.0
     rows = [
         f'<tr><th scope="row">{escape(str(one["class"]))}</th>'
+        f"<td>{parts.breakable(_delta(one['delta']))}</td>{_diverging(one['delta'], most)}"
         f"<td>{words.count(int(one['samples']))}</td>"
         f"<td>{words.percent(float(one['original']))}</td>"
         f"<td>{words.percent(float(one['candidate']))}</td>"
-        f"<td>{words.count(int(one['losses']))}</td><td>{words.count(int(one['gains']))}</td>"
-        f"<td>{parts.breakable(_delta(one['delta']))}</td>{_diverging(one['delta'], most)}</tr>"
+        f"<td>{words.count(int(one['losses']))}</td><td>{words.count(int(one['gains']))}</td></tr>"
         for one in known[:CLASSES]
     ]
-    heads = ("Class", "Samples", "Original", "Candidate", "Newly wrong", "Newly right")
+    heads = ("Samples", "Original", "Candidate", "Newly wrong", "Newly right")
     note = (
         "Information, not a judgement; those that changed most first. A bar is as long as its"
         f" change (the longest {words.number(most, 2)} points), and pale where chance may"
@@ -181,7 +194,7 @@ def classes(found: Sequence[Mapping[str, Any]]) -> str:
     )
     if (more := len(known) - CLASSES) > 0:
         note += f" {words.count(more)} more classes, which changed less, are in the JSON."
-    return _table("Accuracy by class", (*heads, "Change, points", ""), rows, note)
+    return _table("Accuracy by class", ("Class", "Change, points", "", *heads), rows, note)
 
 
 def _delta(delta: Mapping[str, Any]) -> str:
@@ -213,19 +226,26 @@ def _name(metric: str, *, whole: bool = False) -> str:
     return f'<th scope="row">{escape(told)}{small}{code}</th>'
 
 
-def _table(title: str, heads: Sequence[str], rows: Iterable[str], caption: str) -> str:
-    """A star at a heading marks a column of sentences, a dot one of single words."""
+def _table(
+    title: str, heads: Sequence[str], rows: Iterable[str], caption: str, kind: str = "facts"
+) -> str:
+    """A star at a heading marks a column of sentences, a dot one of single words.
+
+    A dash marks one of words that a phone leaves out.
+    """
     body = "".join(rows)
     if not body:
         return ""
     head = "".join(_head(text) if text else '<td class="bar"></td>' for text in heads)
     return parts.scroll(
         title,
-        f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>"
+        f'<table class="{kind}"><caption>{escape(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table>",
     )
 
 
 def _head(text: str) -> str:
-    kind = {"*": ' class="names"', ".": ' class="word"'}.get(text[-1], "")
-    return f'<th scope="col"{kind}>{text.rstrip("*.")}</th>'
+    kinds = {"*": "names", ".": "word", "-": "word counts"}
+    kind = f' class="{kinds[text[-1]]}"' if text[-1] in kinds else ""
+    return f'<th scope="col"{kind}>{text.rstrip("*.-")}</th>'

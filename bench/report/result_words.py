@@ -90,8 +90,8 @@ def next_step(found: Measurement, judgement: Judgement | None) -> str:
     if judgement.verdict == "fail" and "fail" not in told:
         return "Next: measure what is missing; nothing else speaks against the candidate so far."
     return {
-        "pass": "Next: repeat the gate on the device where the model will run; times are of this"
-        " machine.",
+        "pass": "Next: measure on the device where the model will run, for times are of this"
+        " machine; 'onnxtrim bench --runner -o runner.pyz' writes what does that.",
         "fail": "Next: another candidate, or other limits if these are not what is needed.",
         "inconclusive": "Next: what the remarks on the rules say; an open rule is no fail.",
     }.get(judgement.verdict, "Next: measure again.")
@@ -127,7 +127,8 @@ def limits(found: Measurement) -> list[str]:
     elif (
         "latency" in measured and found.original is not None and "latency.p99.ratio" not in metrics
     ):
-        items.append("The ratio of the slowest calls: it is told from 12 launches on.")
+        made = 0 if found.latency is None else len(found.latency.launches)
+        items.append(f"The ratio of the slowest calls: it needs 12 launches, and {made} were made.")
     items += _accuracy(found)
     if "profile" in found.details:
         items.append(
@@ -164,8 +165,8 @@ def _accuracy(found: Measurement) -> list[str]:
         told += ", and its intervals tell only what drawing them by chance does"
     if found.original is not None and found.details.get("used_before") is False:
         told += (
-            ". As far as the candidate's own record tells, they had no part in making it; if it was"
-            " chosen by them, its figure is too good"
+            ". By the candidate's own record they had no part in making it; that they had none in"
+            " choosing it, no file can prove"
         )
     items.append(f"{told}.")
     items.append("Robustness, rare inputs, and how sure the model is of its answers.")

@@ -76,8 +76,9 @@ def _done(run: Run) -> str:
     ends = [f"{told}."]
     if choose(run.candidates, spec.max_drop) is not None:
         ends.append(
-            "Next: 'onnxtrim choose' takes the best that a policy lets through, and confirms it on"
-            " data not used here."
+            "Next: write your limits into a policy ('onnxtrim gate init' drafts one); 'onnxtrim"
+            " choose RUN --policy gate.toml --data test.npz' takes the best that they let through,"
+            " and confirms it on data not used here."
         )
     return "".join(f'<p class="lead">{escape(text)}</p>' for text in ends)
 
@@ -98,7 +99,8 @@ def _figures(chosen: Candidate) -> str:
     ]
     if delta := chosen.measure("accuracy.top1.delta"):
         cards.append(("Top-1 accuracy", f"{words.plain(delta)} points", words.interval(delta)))
-    return parts.cards(cards, "The chosen candidate")
+    lead = f'<p class="lead">{escape(chosen.id)} against the original:</p>'
+    return lead + parts.cards(cards, "The chosen candidate")
 
 
 def _trade_off_lead(run: Run, shown: Overview) -> str:
@@ -112,8 +114,8 @@ def _trade_off_lead(run: Run, shown: Overview) -> str:
     ]
     if plots[0].budget is not None:
         told.append(
-            f"The dashed line is the budget of {words.budget(run.spec.max_drop)} points. Pale "
-            "rings are beaten: another candidate is better in both directions."
+            f"The dashed line is the budget of {words.budget(run.spec.max_drop)} points. Filled "
+            "points are the frontier; pale rings are beaten, another is better in both directions."
         )
     if not any(c.measure("accuracy.top1.delta") for c in run.candidates):
         told.append("No labelled data was given, so the change of accuracy is unknown.")

@@ -16,7 +16,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Candidate], str]], ...] = (
     ("Latency ratio", lambda c: words.with_interval(c.measure("latency.p50.ratio"))),
     ("Peak memory ratio", lambda c: words.plain(c.measure("memory.run_peak.ratio"))),
     ("File", lambda c: words.plain(c.measure("bytes"))),
-    ("Parameters", lambda c: f"{words.count(c.parameters.after)} [{removed(c)}]"),
+    ("Parameters", lambda c: f"{words.count(c.parameters.after)} ({removed(c)})"),
     ("MACs", lambda c: words.plain(c.measure("macs"))),
     ("Accuracy", lambda c: words.plain(c.measure("accuracy.top1"))),
     ("Newly wrong (flips)", lambda c: words.plain(c.measure("accuracy.negative_flip_rate"))),
@@ -58,7 +58,7 @@ def _caption(run: Run, shown: Overview) -> str:
             " (the chosen one, those that no other beats, and some of the rest)"
         )
     told = (
-        "95% intervals in brackets; the budget is shown to hold where all of it lies within."
+        "95% intervals in brackets; within the budget (yes) is one all of whose interval is."
         " Press a candidate's name to mark it in the plots."
     )
     return f"{which} beside the original; {told}"

@@ -13,11 +13,8 @@ def verdict(run: Run) -> str:
     chosen = choose(run.candidates, run.spec.max_drop)
     if chosen is not None:
         candidate = run.candidate(chosen)
-        told = (
-            f"{chosen} is the smallest whose measured loss is within {budget} points:"
-            f" {_gains(candidate)}"
-        )
-        return f"{told} {_caution(run, candidate, budget)}".rstrip()
+        told = f"Smallest within {budget} points, as measured: {chosen}, {_gains(candidate)}"
+        return f"{told} {_caution(run, candidate)}".rstrip()
     smallest = min(run.candidates, key=lambda c: c.parameters.after)
     deltas = [(d.value, c.id) for c in run.candidates if (d := c.measure("accuracy.top1.delta"))]
     if not deltas:
@@ -48,27 +45,25 @@ def _told(metric: Metric, unit: str) -> str:
 
 
 def within_budget(candidate: Candidate, max_drop: float) -> str:
-    """Whether it loses no more accuracy than that: ``"shown"``, ``"open"``, ``"no"`` or empty."""
+    """Whether it loses no more accuracy than that: ``"yes"``, ``"unproven"``, ``"no"`` or empty."""
     delta = candidate.measure("accuracy.top1.delta")
     if delta is None:
         return ""
-    return "shown" if delta.low >= -max_drop else "no" if delta.high < -max_drop else "open"
+    return "yes" if delta.low >= -max_drop else "no" if delta.high < -max_drop else "unproven"
 
 
-def _caution(run: Run, candidate: Candidate, budget: str) -> str:
+def _caution(run: Run, candidate: Candidate) -> str:
     """What the intervals leave open, and the smallest candidate of which they do not."""
     remarks = []
-    if within_budget(candidate, run.spec.max_drop) == "open":
-        delta = candidate.measure("accuracy.top1.delta")
-        most = "larger" if delta is None else f"up to {words.number(-delta.low, 2)} points"
-        told = f"Its loss may be {most}, so that the budget is not shown to hold"
-        safe = [c for c in run.candidates if within_budget(c, run.spec.max_drop) == "shown"]
+    delta = candidate.measure("accuracy.top1.delta")
+    if delta is not None and within_budget(candidate, run.spec.max_drop) == "unproven":
+        remarks.append(f"A loss of up to {words.number(-delta.low, 2)} is not excluded.")
+        safe = [c for c in run.candidates if within_budget(c, run.spec.max_drop) == "yes"]
         if safe:
             smallest = min(safe, key=lambda c: c.parameters.after)
-            told += f"; {smallest.id} is the smallest of which it is: {_gains(smallest)}"
+            remarks.append(f"Smallest that is shown to hold it: {smallest.id}, {_gains(smallest)}")
         else:
-            told += "; more evaluation data would tell."
-        remarks.append(told)
+            remarks.append("More evaluation data would tell.")
     latency = candidate.measure("latency.p50.ratio")
     if latency and latency.low > 1:
         remarks.append("It is slower than the original.")
