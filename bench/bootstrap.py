@@ -28,6 +28,9 @@ DRAWS = 2000
 CONFIDENCES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 """Confidences that result files hold the intervals of; beyond them too few draws are left."""
 
+LEAST_SAMPLES = 50
+"""Samples, or groups of like size, below which intervals are rough."""
+
 _MANY = 1000  # samples from which Student's t is normal
 _ELEMENTS = 2**20  # of one array at a time, or of one draw if that has more
 

@@ -14,6 +14,7 @@ from typing import Any, Union
 from numpy.typing import NDArray
 
 from onnxtrim.bench.accuracy import compare_accuracy, measure_accuracy
+from onnxtrim.bench.bootstrap import LEAST_SAMPLES
 from onnxtrim.bench.data import DataSource, InputSpec, open_data
 from onnxtrim.bench.denormals import count_denormals, denormal_warning, denormals_to_json
 from onnxtrim.bench.errors import InputError, WorkerError
@@ -135,6 +136,12 @@ def _measure(
     if source is not None and settings.accuracy and len(models) == 2:
         found, verdict = _compare_accuracy(models, source, settings, progress, details)
         metrics |= found
+        counts = details["accuracy"]
+        if counts["groups"] and counts["units"] < LEAST_SAMPLES:
+            used.append(
+                f"accuracy is of {counts['groups']} groups, in effect {counts['units']} of like"
+                " size: its intervals are rough"
+            )
     elif source is not None and settings.accuracy and (labelled or settings.metrics):
         rest = (source, settings.options, settings.eval_batch, progress)
         metrics |= measure_accuracy(

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,12 @@ def test_what_should_fail_fails(folder: Path, rule: str, swap: bool) -> None:
     assert f"FAIL: {rule.split()[0]}" in found.out
 
 
+def test_a_rule_on_accuracy_needs_samples(folder: Path) -> None:
+    found = gate(folder, policy("accuracy.top1.delta min = '-2 pp'"))
+    assert found.code == 2
+    assert "accuracy.top1.delta needs samples; give them with --data" in found.err
+
+
 def test_a_limit_at_the_truth_is_inconclusive(folder: Path) -> None:
     """A copy is as right as the original, and not shown to be."""
     copy = folder / "copy.onnx"
@@ -177,6 +184,39 @@ def test_a_time_that_is_too_short(folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert "there are 2; max_duration was over" in rule["why"]
 
 
+def test_no_older_report_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CI server shows the file that is there: after a bad policy it must not be a pass."""
+    output, path = tmp_path / "result.json", tmp_path / "gate.toml"
+    reports = ("--junit", tmp_path / "gate.xml", "--markdown", tmp_path / "gate.md")
+    path.write_text(policy("latency.p50.ratio max = 0.9"))
+    save_result(measurement(), output)
+    assert cli.run("gate", path, "--from", output, *reports).code == 0
+    assert 'errors="0"' in (tmp_path / "gate.xml").read_text()
+    path.write_text(policy("latency.p50.ratio maxx = 0.9"))
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    found = cli.run("gate", path, "--from", output, *reports)
+    assert found.code == 2
+    assert "::error title=onnxtrim gate::" in found.err
+    for name in ("gate.xml", "gate.md"):
+        assert "unknown key" in (tmp_path / name).read_text()
+    assert 'errors="1"' in (tmp_path / "gate.xml").read_text()
+
+
+def test_a_limit_on_the_wrong_side_is_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "gate.toml"
+    path.write_text(policy("accuracy.top1.delta max = '1 pp'"))
+    found = cli.run("gate", "check", path)
+    assert found.code == 0
+    assert "is min meant?" in found.err
+
+
+def test_nothing_is_drafted_from_what_a_gate_does_not_judge(tmp_path: Path) -> None:
+    output = tmp_path / "result.json"
+    found = measurement()
+    save_result(replace(found, settings=found.settings | {"cold": True}), output)
+    cli.refused("gate", "init", "--from", output, "-o", tmp_path / "g.toml", says="without --cold")
+
+
 def test_another_policy_is_told(tmp_path: Path) -> None:
     output, path = tmp_path / "result.json", tmp_path / "gate.toml"
     path.write_text(policy("latency.p50.ratio max = 0.9"))
@@ -236,7 +276,7 @@ def test_plan(tmp_path: Path) -> None:
     [
         (["gate", "GATE"], "give --original and --candidate"),
         (["gate", "GATE", "--original", "a.onnx"], "give --original and --candidate"),
-        (["gate", "GATE", "--original", "a.onnx", "--candidate", "b.onnx"], "needs samples"),
+        (["gate", "GATE", "--original", "a.onnx", "--candidate", "b.onnx"], "a.onnx: can't be"),
         (["gate", "GATE", "--on-inconclusive", "again"], "must look like retry:2"),
         (["gate", "GATE", "--from", "r.json", "-o", "x.json"], "measures nothing"),
         (["gate", "GATE", "--target", "there"], "has no target 'there'"),

@@ -344,9 +344,13 @@ def test_results_measured_in_another_way() -> None:
     asked = parse_policy(policy(RATIO.format(1)))
     found = measurement()
     check_result(found, asked, settings=found.settings)
-    for name, value in (("threads", 2), ("batch", 4), ("hertz", 20.0), ("arena", False)):
-        with pytest.raises(InputError, match=f"measured with {name} = "):
+    names = {"hertz": r"paced Hz \(scenario\)", "cold": "--cold", "generated": "-I"}
+    others = {"threads": 2, "batch": 4, "hertz": 20.0, "arena": False, "cold": True}
+    for name, value in {**others, "generated": True}.items():
+        with pytest.raises(InputError, match=f"measured with {names.get(name, name)} = "):
             check_result(found, asked, settings={**found.settings, name: value})
+    nothing = {"latency": False, "memory": False, "throughput": 0, "threads": 2}
+    check_result(found, asked, settings={**found.settings, **nothing})  # accuracy has no threads
 
 
 def test_one_model_is_no_pair() -> None:

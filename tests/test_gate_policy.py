@@ -163,6 +163,10 @@ def test_the_json_schema_takes_what_the_reader_takes(text: str) -> None:
         (policy("latency.over_budget_rate max = '1 %'"), "needs a budget"),
         (policy("latency.p50.ratio max = 0.5; slack = '2 KiB'"), "slack is of memory"),
         (policy("latency.p50.ratio max = 0.5; level = 'warn'"), "could never fail"),
+        (
+            policy(BYTES, waiver=waiver("model.file_bytes.ratio", "2999-01-01T10:00:00")),
+            "expires has a time; write 2999-01-01",
+        ),
         (policy(BYTES, gate="max_runqueue_wait = 0.02"), "gate.max_runqueue_wait: 0.02 lacks"),
         (policy(BYTES, gate="max_runqueue_wait = '2 ms'"), "wrong unit"),
         (policy(BYTES, gate="memory_method = 'pss'"), "must be any or hwm"),
@@ -235,6 +239,26 @@ def test_the_reference_tells_every_key_and_metric() -> None:
         assert name.removesuffix(".arena_on").removesuffix(".arena_off").split(".")[-1] in table
 
 
+@pytest.mark.parametrize(
+    ("rule", "doubted"),
+    [
+        ("accuracy.top1.delta max = '1 pp'", True),
+        ("accuracy.top1.delta min = '-1 pp'", False),
+        ("accuracy.top1.delta min = '-1 pp'; max = '5 pp'", False),
+        ("latency.p50.ratio min = 0.8", True),
+        ("latency.p50.ratio max = 0.8", False),
+        ("throughput.1x8.ratio max = 2", True),
+        ("throughput.1x8.cpu.ratio max = 2", False),
+        ("accuracy.rmse min = 0.1", True),
+        ("accuracy.negative_flip_rate max = '1 %'", False),
+        ("accuracy.mine:score max = 1", False),
+    ],
+)
+def test_limits_on_the_wrong_side_are_doubted(rule: str, doubted: bool) -> None:
+    (found,) = parse_policy(policy(rule)).target().rules
+    assert ("is min meant?" in found.doubt or "is max meant?" in found.doubt) is doubted
+
+
 def test_an_advisory_policy_must_be_meant() -> None:
     rules = ("latency.p50.ratio max = 0.5; level = 'warn'",)
     assert parse_policy(policy(*rules, gate="allow_advisory = true")).allow_advisory
@@ -242,6 +266,8 @@ def test_an_advisory_policy_must_be_meant() -> None:
 
 def test_files(tmp_path: Path) -> None:
     path = tmp_path / "gate.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + policy(BYTES).encode())  # as some editors do
+    assert load_policy(path).target().name == "here"
     for content, says in ((b"\xff\xfe", "UTF-8"), (b"#" * (2 << 20), "larger than any policy")):
         path.write_bytes(content)
         with pytest.raises(InputError, match=says):

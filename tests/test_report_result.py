@@ -106,7 +106,7 @@ def test_a_worse_candidate_and_the_limit_of_the_measurement(tmp_path: Path) -> N
     assert page.data["verdict"].endswith(" It is slower.")
     assert row["limits"] == [[1.02, "\N{LESS-THAN OR EQUAL TO} 1.02"]]
     assert page.data["launches"]["limits"] == row["limits"]
-    assert "Asked of the measurement: \N{MULTIPLICATION X} fail: latency ratio" in page.text
+    assert "Asked of the measurement: \N{BALLOT X} fail: latency ratio" in page.text
     assert "Real inputs: they were random numbers" in page.text
 
 

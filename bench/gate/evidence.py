@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onnxtrim.bench import looks
+from onnxtrim.bench.bootstrap import LEAST_SAMPLES
 from onnxtrim.bench.conditions import contention
 from onnxtrim.bench.gate.policy import Policy, Rule
 from onnxtrim.bench.latency_metrics import (
@@ -25,9 +26,6 @@ from onnxtrim.bench.throughput import ThroughputResult
 
 OF_LAUNCHES = ("latency", "load", "energy")
 """Families whose sample are the launches."""
-
-LEAST_SAMPLES = 50
-"""Samples below which the interval of a bootstrap is too narrow."""
 
 RECORDED = 0.95
 """Confidence of the intervals of what can't be computed anew from a result file."""

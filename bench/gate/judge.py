@@ -45,6 +45,7 @@ _SCENARIO = (
     "spinning",
     "config",
 )
+_NAMES = {"hertz": "paced Hz (scenario)", "cold": "--cold", "generated": "-I"}
 _POWER = 0.8
 
 
@@ -262,11 +263,13 @@ def check_result(
             "the candidate was made with the samples that it is judged on; give others"
         )
     measured = {"cold": False, "generated": False, **found.settings}
-    for name in _SCENARIO:
-        if settings is not None and measured.get(name) != settings[name]:
+    for name in _SCENARIO if settings is not None and _is_run(settings) else ():
+        assert settings is not None
+        if measured.get(name) != settings[name]:
             raise InputError(
-                f"the result was measured with {name} = {_told(measured.get(name))}, the"
-                f" target says {_told(settings[name])}; measure again"
+                f"the result was measured with {_NAMES.get(name, name)} ="
+                f" {_told(measured.get(name))}, the target says {_told(settings[name])};"
+                " measure again, or change the target"
             )
     if not policy.require_same_host:
         return
@@ -277,6 +280,11 @@ def check_result(
                 f"the result is of another machine ({name}: {_told(found.machine.get(name))}, here"
                 f" {_told(here[name])}); judge it there, or set require_same_host = false in [gate]"
             )
+
+
+def _is_run(settings: Mapping[str, Any]) -> bool:
+    """Whether anything is measured that the scenario changes; accuracy and sizes are not."""
+    return any(settings[name] for name in ("latency", "memory", "throughput"))
 
 
 def _told(value: Any) -> str:
@@ -371,9 +379,15 @@ def _why_missing(evidence: Evidence, rule: Rule) -> str:
         if count < looks.LOOKS[0]:
             late = "; max_duration was over" if evidence.found.details.get("out_of_time") else ""
             return f"judged from {looks.LOOKS[0]} launches on, and there are {count}{late}"
+        if ".p99" in rule.metric and count < TAIL_LAUNCHES:
+            return f"needs {TAIL_LAUNCHES} launches, and there are {count}"
+        if rule.family == "energy":
+            return "this system does not count energy"
         return f"not known after {count} launches"
-    if rule.of_class is not None:
-        return f"there is no sample of class {rule.of_class}, or samples are not independent"
+    if rule.of_class is not None and evidence.found.details.get("accuracy"):
+        if not evidence.independent:
+            return "answers are not independent (steps, groups), and single classes not judged then"
+        return f"there is no sample of class {rule.of_class}"
     if rule.family == "accuracy":
         return "give samples with labels, and the metric, when measuring"
     return "it was not measured"
@@ -388,7 +402,8 @@ def _advice(evidence: Evidence, rule: Rule, shown: Metric, alpha: float) -> str:
         if needed is None:
             return "no number of samples can show a margin of 0"
         if needed > flips[-1]:
-            return f"needs about {needed} samples, has {flips[-1]}"
+            which = "" if rule.of_class is None else f" of class {rule.of_class}"
+            return f"needs about {needed} samples{which}, has {flips[-1]}"
         return "too near to the limit for these samples; more may help"
     if rule.family == "accuracy":
         return "more samples (or groups of them) may help"

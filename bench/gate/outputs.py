@@ -53,6 +53,26 @@ def junit(judgement: Judgement) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suite, "unicode") + "\n"
 
 
+def refused_junit(reason: str) -> str:
+    """A JUnit report of a gate that judged nothing: one error, so that no older report stands."""
+    suite = ET.Element("testsuite", name="onnxtrim.gate", tests="1", failures="0", errors="1")
+    suite.set("skipped", "0")
+    case = ET.SubElement(suite, "testcase", classname="onnxtrim.gate", name="gate")
+    ET.SubElement(case, "error", message=_clean(reason))
+    ET.indent(suite)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suite, "unicode") + "\n"
+
+
+def refused_markdown(reason: str) -> str:
+    """The same in Markdown."""
+    return f"### ERROR: nothing was judged\n\n{_cell(reason)}\n"
+
+
+def refused_command(reason: str) -> str:
+    """The same for GitHub's runner."""
+    return _command("error", "onnxtrim gate", reason)
+
+
 def markdown(judgement: Judgement) -> str:
     """A summary in Markdown: the verdict, and a table of rules."""
     lines = [
@@ -85,7 +105,8 @@ def github_commands(judgement: Judgement) -> list[str]:
         if rule.verdict != PASS:
             decides = rule.level == "error" and rule.verdict in (FAIL, MISSING, ERROR)
             told = f"{rule.verdict}: {rule.told}"
-            lines.append(_command("error" if decides else "warning", rule.metric, told))
+            kind = "error" if decides else "notice" if rule.level == "info" else "warning"
+            lines.append(_command(kind, rule.metric, told))
     return lines
 
 

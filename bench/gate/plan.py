@@ -127,7 +127,8 @@ def _samples(rule: Rule, alpha: float, flips: float) -> tuple[int | None, str]:
         told = f"{needed} samples{which}, if equally good and unlike in {flips:.1%} of them"
         return needed, told
     limit = rule.max if rule.max is not None else rule.min
-    if rule.unit != "share" or limit is None:
+    counted = ("accuracy.top1", "accuracy.agreement", "accuracy.negative_flip_rate")
+    if rule.metric not in counted or limit is None:
         return (
             None,
             "depends on the spread of the metric; its interval must lie inside the limit",

@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from onnxtrim.bench.errors import InputError
-from onnxtrim.bench.gate.quantity import parse_duration, parse_quantity, show, unit_of
+from onnxtrim.bench.gate.quantity import (
+    is_larger_better,
+    parse_duration,
+    parse_quantity,
+    show,
+    unit_of,
+)
 from onnxtrim.bench.text import one_line
 
 LEVELS = ("error", "warn", "info")
@@ -63,6 +69,18 @@ class Rule:
     def family(self) -> str:
         """The first part of the metric's name: what has to be measured for it."""
         return self.metric.partition(".")[0]
+
+    @property
+    def doubt(self) -> str:
+        """Why the limit is probably on the wrong side, or empty."""
+        better = is_larger_better(self.metric)
+        if better is None or self.max is self.min:
+            return ""
+        if better and self.min is None:
+            return f"{self.name} {self.limit()}: says how good it may be at most; is min meant?"
+        if not better and self.max is None:
+            return f"{self.name} {self.limit()}: says how bad it must be at least; is max meant?"
+        return ""
 
     def limit(self) -> str:
         """The limits for people, as ``≤ 20 ms``."""
@@ -178,7 +196,7 @@ def load_policy(path: str | os.PathLike[str], today: datetime.date | None = None
     try:
         if Path(name).stat().st_size > MOST_BYTES:
             raise InputError(f"{name}: is larger than any policy")
-        text = Path(name).read_text(encoding="utf-8")
+        text = Path(name).read_text(encoding="utf-8-sig")  # some editors put a mark first
     except OSError as error:
         raise InputError(f"{name}: can't be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
@@ -474,7 +492,7 @@ def _waiver(value: Any, where: str, rules: Sequence[Rule], today: datetime.date)
     metric, reason = table.get("metric", str), table.get("reason", str)
     expires = table.get("expires", datetime.date)
     if isinstance(expires, datetime.datetime):
-        expires = expires.date()
+        raise InputError(f"{where}.expires has a time; write {expires.date()} for that whole day")
     if not reason.strip():
         raise InputError(f"{where} ({metric}) has no reason")
     about = [rule for rule in rules if rule.name == metric]

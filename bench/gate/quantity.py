@@ -83,6 +83,18 @@ def unit_of(metric: str) -> str:
     raise InputError(f"there is no metric {metric!r}{hint}")
 
 
+def is_larger_better(metric: str) -> bool | None:
+    """Whether more of a metric is better; ``None`` if only the user knows."""
+    if metric.startswith("throughput."):
+        return ".cpu" not in metric
+    if not metric.startswith("accuracy."):
+        return False
+    name = accuracy_name(metric)
+    if name in (*_SHARES, "agreement", "cosine"):
+        return True
+    return False if name in ("mae", "rmse", "kl", "negative_flip_rate") else None
+
+
 def accuracy_name(metric: str) -> str:
     """Name of the metric of accuracy that a rule's metric is made from."""
     return metric.removeprefix("accuracy.").removesuffix(".delta")

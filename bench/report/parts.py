@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from onnxtrim.bench.gate.outputs import SIGNS
 from onnxtrim.bench.report import words
 
 _INTERVAL = re.compile(r"\[[^\[\]]*\]")
 _ASIDE = re.compile(r"[\[(].*$")
 _LONG = 20  # characters of a value that gets a line for itself
-_SIGNS = {"pass": "\N{CHECK MARK}", "fail": "\N{MULTIPLICATION X}", "inconclusive": "?"}
 
 
 def sentence(text: str) -> str:
@@ -70,8 +70,8 @@ def scroll(label: str, table: str) -> str:
 
 def mark(verdict: str) -> str:
     """A verdict as a word with a sign before it; the colour only helps."""
-    sign = _SIGNS.get(verdict, "\N{EN DASH}")
-    kind = verdict if verdict in _SIGNS else "other"
+    sign = SIGNS.get(verdict, "\N{EN DASH}")
+    kind = verdict if verdict in ("pass", "fail", "inconclusive") else "other"
     return f'<b class="mark {kind}"><span aria-hidden="true">{sign}</span> {escape(verdict)}</b>'
 
 

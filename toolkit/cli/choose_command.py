@@ -29,7 +29,7 @@ from onnxtrim.toolkit.cli.common import (
     with_json,
     with_shape,
 )
-from onnxtrim.toolkit.cli.gate_output import Outputs, judged_anyway, tell, with_outputs
+from onnxtrim.toolkit.cli.gate_output import Outputs, judged_anyway, refusals, tell, with_outputs
 from onnxtrim.toolkit.cli.measuring import measured
 
 
@@ -78,57 +78,58 @@ def command(
     Example:
       onnxtrim choose runs/first --policy onnxtrim-gate.toml --data test.npz
     """
-    loaded = load_run(run)
-    asked = load_policy(policy)
-    chosen = asked.target(target)
     told = Outputs(**outputs)
     told.check(*(file for file in (Path(policy), Path(data or policy)) if file.exists()))
-    found = choose_by(loaded, chosen)
-    model = loaded.model_path(found.candidate)
-    before = original or Path(str(loaded.spec.model["path"]))
-    if not no_confirm:
-        _check_files(loaded, before, data)
-    if not as_json:
-        out().print(
-            f"{found.candidate.id} ({model}): the best of {found.fitting} that fit, of"
-            f" {found.tried} candidates"
-        )
-    if found.unknown:
-        say(f"left to the gate, for the sweep did not measure it: {', '.join(found.unknown)}")
-    if no_confirm:
-        if as_json:
-            print_json(
-                {
-                    "schema": "onnxtrim.choice/1",
-                    "candidate": found.candidate.id,
-                    "model": str(model),
-                    "candidates_tried": found.tried,
-                    "candidates_fitting": found.fitting,
-                }
+    with refusals(told):
+        loaded = load_run(run)
+        asked = load_policy(policy)
+        chosen = asked.target(target)
+        found = choose_by(loaded, chosen)
+        model = loaded.model_path(found.candidate)
+        before = original or Path(str(loaded.spec.model["path"]))
+        if not no_confirm:
+            _check_files(loaded, before, data)
+        if not as_json:
+            out().print(
+                f"{found.candidate.id} ({model}): the best of {found.fitting} that fit, of"
+                f" {found.tried} candidates"
             )
-        say("next: confirm it by 'onnxtrim gate' on data that had no part in the sweep")
-        return
-    check_output(output, before, model)
-    judged = functools.partial(judge, policy=asked, target=target, tried=found.tried)
-    with (
-        measured(output, before, model, data=data) as write,
-        judged_anyway(judged, write, told, as_json=as_json),
-        progress_bar() as report,
-    ):
-        result = measure_for(
-            asked,
-            before,
-            model,
-            target=target,
-            data=data,
-            sizes=parse_shapes(shapes),
-            seed=seed,
-            until=deadline(asked),
-            progress=report,
-        )
-        write(result)
-    warn(result.warnings)
-    tell(judged(result), told, as_json=as_json)
+        if found.unknown:
+            say(f"left to the gate, for the sweep did not measure it: {', '.join(found.unknown)}")
+        if no_confirm:
+            if as_json:
+                print_json(
+                    {
+                        "schema": "onnxtrim.choice/1",
+                        "candidate": found.candidate.id,
+                        "model": str(model),
+                        "candidates_tried": found.tried,
+                        "candidates_fitting": found.fitting,
+                    }
+                )
+            say("next: confirm it by 'onnxtrim gate' on data that had no part in the sweep")
+            return
+        check_output(output, before, model)
+        judged = functools.partial(judge, policy=asked, target=target, tried=found.tried)
+        with (
+            measured(output, before, model, data=data) as write,
+            judged_anyway(judged, write, told, as_json=as_json),
+            progress_bar() as report,
+        ):
+            result = measure_for(
+                asked,
+                before,
+                model,
+                target=target,
+                data=data,
+                sizes=parse_shapes(shapes),
+                seed=seed,
+                until=deadline(asked),
+                progress=report,
+            )
+            write(result)
+        warn(result.warnings)
+        tell(judged(result), told, as_json=as_json)
 
 
 def _check_files(run: Run, original: Path, data: str | None) -> None:

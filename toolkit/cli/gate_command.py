@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import click
 
+from onnxtrim.bench import looks
 from onnxtrim.bench.errors import InputError
 from onnxtrim.bench.files import sha256_file, write_text
 from onnxtrim.bench.gate import (
@@ -23,7 +25,7 @@ from onnxtrim.bench.gate.draft import draft
 from onnxtrim.bench.gate.measure import deadline, settings_for
 from onnxtrim.bench.gate.plan import FLIPS, LAUNCH_SECONDS, plan
 from onnxtrim.bench.measurement import Measurement
-from onnxtrim.bench.model_file import model_sha256
+from onnxtrim.bench.model_file import check_model_file, model_sha256
 from onnxtrim.bench.result_file import load_result
 from onnxtrim.toolkit.cli.common import (
     check_output,
@@ -37,7 +39,7 @@ from onnxtrim.toolkit.cli.common import (
     with_json,
     with_shape,
 )
-from onnxtrim.toolkit.cli.gate_output import Outputs, judged_anyway, tell, with_outputs
+from onnxtrim.toolkit.cli.gate_output import Outputs, judged_anyway, refusals, tell, with_outputs
 from onnxtrim.toolkit.cli.measuring import measured
 
 _MEASURE = "run"
@@ -128,57 +130,60 @@ def measure_and_judge(
     **outputs: Any,
 ) -> None:
     """Measure CANDIDATE against ORIGINAL as far as POLICY asks, and judge."""
-    asked = load_policy(policy)
-    asked = asked.strict() if strict else asked
-    asked.target(target)
-    attempts = 1 + _retries(on_inconclusive)
     told = Outputs(**outputs)
     files = (Path(policy), original, candidate, source, Path(data) if data else None)
     told.check(*(path for path in files if path is not None and path.exists()))
-    if source is not None:
-        if output is not None or attempts > 1:
-            raise InputError("--from measures nothing; leave --output and --on-inconclusive out")
-        found = load_result(source)
-        settings = settings_for(asked, asked.target(target)).to_json()
-        check_result(found, asked, _hashes(found, original, candidate, data), settings)
-        if found.details.get("policy_sha256", asked.sha256) != asked.sha256:
-            say(f"note: {source} was measured for another policy; it is judged by {policy}")
-        tell(judge(found, asked, target), told, as_json=as_json)
-    if original is None or candidate is None:
-        raise InputError("give --original and --candidate, or --from a result")
-    models = (original, candidate)
-    sizes = parse_shapes(shapes)
+    with refusals(told):
+        asked = load_policy(policy)
+        asked = asked.strict() if strict else asked
+        chosen = asked.target(target)
+        warn([rule.doubt for rule in chosen.rules if rule.doubt])
+        attempts = 1 + _retries(on_inconclusive)
+        if source is not None:
+            if output is not None or attempts > 1:
+                raise InputError("--from measures nothing; leave --output, --on-inconclusive out")
+            found = load_result(source)
+            hashes = _hashes(found, original, candidate, data)
+            check_result(found, asked, hashes, settings_for(asked, chosen).to_json())
+            if found.details.get("policy_sha256", asked.sha256) != asked.sha256:
+                say(f"note: {source} was measured for another policy; it is judged by {policy}")
+            tell(judge(found, asked, target), told, as_json=as_json)
+        if original is None or candidate is None:
+            raise InputError("give --original and --candidate, or --from a result")
+        for path in (original, candidate):
+            check_model_file(path)
+        judged = functools.partial(judge, policy=asked, target=target)
+        until, sizes = deadline(asked), parse_shapes(shapes)
 
-    until = deadline(asked)
+        def attempt(number: int, write: Callable[[Measurement], None]) -> Judgement:
+            with progress_bar() as report:
+                found = measure_for(
+                    asked,
+                    original,
+                    candidate,
+                    target=target,
+                    data=data,
+                    sizes=sizes,
+                    seed=seed + number,
+                    attempts=attempts,
+                    until=until,
+                    progress=report,
+                )
+            warn(found.warnings)
+            write(found)
+            return judged(found)
 
-    def attempt(number: int, write: Callable[[Measurement], None]) -> Judgement:
-        with progress_bar() as report:
-            found = measure_for(
-                asked,
-                *models,
-                target=target,
-                data=data,
-                sizes=sizes,
-                seed=seed + number,
-                attempts=attempts,
-                until=until,
-                progress=report,
-            )
-        warn(found.warnings)
-        write(found)
-        return judge(found, asked, target)
-
-    with (
-        measured(output, original, candidate, data=data) as write,
-        judged_anyway(lambda found: judge(found, asked, target), write, told, as_json=as_json),
-    ):
-        judgement = attempt(0, write)
-        for number in range(1, attempts):
-            over = until is not None and time.monotonic() > until
-            if judgement.verdict != "inconclusive" or over:
-                break
-            say(f"{judgement.words}\nnot decided, attempt {number + 1} of {attempts}")
-            judgement = attempt(number, write)
+        with (
+            measured(output, original, candidate, data=data) as write,
+            judged_anyway(judged, write, told, as_json=as_json),
+        ):
+            judgement = attempt(0, write)
+            for number in range(1, attempts):
+                over = until is not None and time.monotonic() > until
+                if judgement.verdict != "inconclusive" or over:
+                    break
+                say(f"{judgement.words}\nnot decided, attempt {number + 1} of {attempts}")
+                judgement = attempt(number, write)
     tell(judgement, told, as_json=as_json)
 
 
@@ -195,6 +200,8 @@ def check(policy: str, as_json: bool) -> None:
     for name, target in found.targets.items():
         rows = [[rule.name, rule.limit(), rule.level] for rule in target.rules]
         out().print(table(f"target {name}", ["metric", "limit", "level"], rows))
+    doubts = [rule.doubt for target in found.targets.values() for rule in target.rules]
+    warn([doubt for doubt in dict.fromkeys(doubts) if doubt])
     for waiver in found.waivers:
         out().print(f"waived until {waiver.expires}: {waiver.metric} ({waiver.reason})")
     say(
@@ -254,7 +261,8 @@ def plan_command(
         out().print(
             table(f"target {chosen.name}", ["metric", "limit", "enough", "needs"], rows_told)
         )
-        out().print(f"launches take at most {seconds:.0f} s")
+        if seconds:
+            out().print(f"launches take at most {seconds:.0f} s")
     if any(need.possible is False and need.rule.level == "error" for need in needs):
         say("a required rule can't be decided: the gate would not pass")
         raise click.exceptions.Exit(3)
@@ -284,6 +292,14 @@ def init(source: Path, output: Path, as_json: bool) -> None:
         raise InputError(f"{output}: is there already; choose another path with -o")
     check_output(output, source)
     found = load_result(source)
+    for name, option in (("cold", "--cold"), ("generated", "-I")):
+        if found.settings.get(name):
+            raise InputError(f"{source}: a gate measures without {option}; measure so, too")
+    if found.latency is not None and len(found.latency.launches) < looks.LOOKS[0]:
+        say(
+            f"note: of {len(found.latency.launches)} launches only; limits from"
+            f" {looks.LOOKS[0]} on are nearer to the truth"
+        )
     text = draft(found, source.name)
     policy = parse_policy(text, str(output))  # what is written is one
     write_text(output, text)

@@ -12,10 +12,19 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from onnxtrim.bench.errors import InputError, WorkerError
+from onnxtrim.bench.errors import InputError, OnnxtrimError, WorkerError
 from onnxtrim.bench.files import write_text
 from onnxtrim.bench.gate import Judgement
-from onnxtrim.bench.gate.outputs import SIGNS, append_summary, github_commands, junit, markdown
+from onnxtrim.bench.gate.outputs import (
+    SIGNS,
+    append_summary,
+    github_commands,
+    junit,
+    markdown,
+    refused_command,
+    refused_junit,
+    refused_markdown,
+)
 from onnxtrim.bench.measurement import Measurement
 from onnxtrim.bench.text import one_line
 from onnxtrim.toolkit.cli.common import check_output, out, print_json, say, table, with_options
@@ -38,6 +47,25 @@ class Outputs:
             check_output(path, *inputs)
         if self.junit is not None and self.junit == self.markdown:
             raise InputError(f"--junit and --markdown are both {self.junit}; give two files")
+
+    def refuse(self, reason: str) -> None:
+        """Leave no older report standing where nothing was judged."""
+        if self.junit is not None:
+            write_text(self.junit, refused_junit(reason))
+        if self.markdown is not None:
+            write_text(self.markdown, refused_markdown(reason))
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            say(refused_command(reason))
+
+
+@contextlib.contextmanager
+def refusals(outputs: Outputs) -> Iterator[None]:
+    """Tell whoever reads the reports, too, why nothing was judged."""
+    try:
+        yield
+    except OnnxtrimError as error:
+        outputs.refuse(one_line(str(error)))
+        raise
 
 
 def with_outputs(function: F) -> F:
@@ -136,9 +164,13 @@ def _bar(low: float | None, high: float | None, bound: float | None) -> str:
 
 
 def _next(judgement: Judgement) -> str:
+    if judgement.verdict == "fail" and not judgement.of("fail"):
+        return "next: measure what is missing; nothing else speaks against the candidate so far"
+    if judgement.verdict == "pass" and not judgement.of("pass"):
+        return "next: look at the waivers and warnings; no required rule was shown to hold"
     return {
         "pass": "next: release it; keep the JSON of --json or --junit as the record",
         "fail": "next: take a larger candidate ('onnxtrim choose' finds one), or change the policy",
-        "inconclusive": "next: do what the remarks say, on a quiet machine, and run the gate again",
+        "inconclusive": "next: do what the remarks say, and measure again",
         "error": "next: find out why the measuring process died, and run the gate again",
     }[judgement.verdict]
