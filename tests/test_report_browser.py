@@ -108,6 +108,8 @@ def _pressed(driver: Any) -> list[str]:
 
 
 def test_a_click_marks_the_candidate_everywhere(driver: Any, tmp_path: Path) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
     browser.resize(driver, 1280, 900)
     _open(driver, tmp_path)
     driver.find_element("id", "zoom").click()  # the point is far below the budget
@@ -121,8 +123,9 @@ def test_a_click_marks_the_candidate_everywhere(driver: Any, tmp_path: Path) -> 
     assert "m0.7-s1.2; mean < 0.7" in driver.find_element("id", "picked").text
     ring = driver.find_element("css selector", "#accuracy-size .trace:last-child .points path")
     assert ring.rect["width"] > 20
+    time.sleep(1)  # sooner, it would be a double click
     browser.click(driver, "accuracy-latency", 0)
-    assert set(map(len, _marked(driver).values())) == {0}
+    WebDriverWait(driver, 20).until(lambda _: set(map(len, _marked(driver).values())) == {0})
     assert _pressed(driver) == []
     assert browser.console(driver) == []
 
