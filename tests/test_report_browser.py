@@ -165,7 +165,7 @@ def test_the_verdict_is_that_of_the_data(driver: Any, tmp_path: Path) -> None:
     data = json.loads(driver.find_element("id", "data").get_attribute("textContent"))
     told = driver.find_element("css selector", ".verdict").get_attribute("textContent")
     assert told == data["verdict"]
-    assert "Smallest within 0.5 points, as measured: " in told
+    assert "Smallest within 0.5 points, and shown to be: " in told
 
 
 def test_plots_are_saved_in_light_colours(driver: Any, tmp_path: Path) -> None:

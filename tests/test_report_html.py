@@ -29,7 +29,7 @@ def test_the_report_says_the_result_first(tmp_path: Path) -> None:
     page = _page(fake_run.write_run(tmp_path / "run"), tmp_path / "report.html")
     text = ascii_of(page.text)
     assert (
-        "Smallest within 0.5 points, as measured: m0.3-s0.8, 58.0% fewer"
+        "Smallest within 0.5 points, and shown to be: m0.3-s0.8, 58.0% fewer"
         " parameters, accuracy -0.31 points [-0.49, -0.13], latency 0.44x [0.42, 0.46] of the"
         " original."
     ) in text
@@ -149,12 +149,14 @@ def test_what_the_intervals_leave_open_is_said(tmp_path: Path) -> None:
     line["metrics"]["accuracy.top1.delta"] = fake_run.metric(-0.4, 0.3, "points")
     line["metrics"]["latency.p50.ratio"] = fake_run.metric(0.99, 0.03, "ratio")
     text = _page(fake_run.write_run(tmp_path / "run", [line]), tmp_path / "r.html").text
-    assert "A loss of up to 0.70 is not excluded. More evaluation data would tell." in text
+    assert "Smallest within 0.5 points, but unproven: " in text
+    assert "Its loss may reach 0.70 points. More evaluation data would tell." in text
     assert "It was not shown to be faster." in text
     safe = fake_run.candidate(2)
     safe["metrics"]["accuracy.top1.delta"] = fake_run.metric(-0.1, 0.3, "points")
     page = _page(fake_run.write_run(tmp_path / "run", [line, safe]), tmp_path / "r.html")
-    assert f"Smallest that is shown to hold it: {safe['id']}, " in page.text
+    assert f"Safe choice, shown to lose less than 0.5 points: {safe['id']}, " in page.text
+    assert f"Smaller, but unproven: {line['id']}, " in page.text
     whole = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert [whole.count(f"<td>{word}</td>") for word in ("yes", "unproven", "no")] == [1, 1, 0]
 

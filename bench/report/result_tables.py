@@ -40,8 +40,9 @@ def rules(judgement: Judgement) -> str:
         )
     heads = ("Verdict.", "Rule.", "Measured", "Limit", "Counts-", *["Remark*"] * remarks)
     note = (
-        "Below a value stands what is shown of it, with the certainty that the policy asks for: one"
-        " bound where a rule passes, so that it is nearer than the end of a 95% interval."
+        "Below a value: the worst one that is still plausible, by the certainty that the policy"
+        " asks for. A rule passes if that meets the limit. The 95% intervals elsewhere have two"
+        " ends and are a little wider."
     )
     return _table("Rules of the policy", heads, rows, note, "rules")
 

@@ -7,7 +7,7 @@ from html import escape
 
 from onnxtrim.bench.report import parts, words
 from onnxtrim.bench.report.trade_off import Overview, removed
-from onnxtrim.bench.report.verdict import within_budget
+from onnxtrim.bench.report.verdict import safe_choice, within_budget
 from onnxtrim.bench.run_folder import Candidate, Run, frontier
 
 _CHANGE = "Accuracy change, points"
@@ -32,6 +32,7 @@ def candidates_table(run: Run, shown: Overview) -> str:
         if any(read(candidate) != words.NONE for candidate in shown.candidates)
     ]
     best = set(frontier(run.candidates))
+    safe = safe_choice(run)
     if any(title == _CHANGE for title, _ in used):
         title = f"Within {words.budget(run.spec.max_drop)} points"
         used.insert(1, (title, lambda c: within_budget(c, run.spec.max_drop) or words.NONE))
@@ -40,7 +41,7 @@ def candidates_table(run: Run, shown: Overview) -> str:
     for c in shown.candidates:
         state = "chosen" if c.id == shown.chosen else "frontier" if c.id in best else "other"
         cells = "".join(f"<td>{parts.breakable(read(c))}</td>" for _, read in used)
-        rows.append(f'<tr class="{state}">{_row_head(c, state)}{cells}</tr>')
+        rows.append(f'<tr class="{state}">{_row_head(c, state, is_safe=c is safe)}{cells}</tr>')
     table = (
         f"<table><caption>{_caption(run, shown)}</caption>"
         f'<thead><tr><th scope="col">Candidate</th>{head}</tr></thead>'
@@ -64,11 +65,14 @@ def _caption(run: Run, shown: Overview) -> str:
     return f"{which} beside the original; {told}"
 
 
-def _row_head(candidate: Candidate, state: str) -> str:
+def _row_head(candidate: Candidate, state: str, *, is_safe: bool) -> str:
     note = words.settings(candidate.settings)
     if candidate.same_as:
         note = f"same as {candidate.same_as}"
-    tag = {"chosen": '<b class="tag">chosen</b>', "frontier": '<i class="tag">frontier</i>'}
+    tag = {
+        "chosen": '<b class="tag">chosen</b>',
+        "frontier": f'<i class="tag">{"safe choice" if is_safe else "frontier"}</i>',
+    }
     # A repetition has no point of its own.
     button = _button(candidate.id, candidate.same_as or candidate.id)
     return f'<th scope="row">{button}{tag.get(state, "")}<small>{escape(note)}</small></th>'

@@ -13,8 +13,7 @@ def verdict(run: Run) -> str:
     chosen = choose(run.candidates, run.spec.max_drop)
     if chosen is not None:
         candidate = run.candidate(chosen)
-        told = f"Smallest within {budget} points, as measured: {chosen}, {_gains(candidate)}"
-        return f"{told} {_caution(run, candidate)}".rstrip()
+        return f"{_choice(run, candidate, budget)} {_caution(candidate)}".rstrip()
     smallest = min(run.candidates, key=lambda c: c.parameters.after)
     deltas = [(d.value, c.id) for c in run.candidates if (d := c.measure("accuracy.top1.delta"))]
     if not deltas:
@@ -52,18 +51,31 @@ def within_budget(candidate: Candidate, max_drop: float) -> str:
     return "yes" if delta.low >= -max_drop else "no" if delta.high < -max_drop else "unproven"
 
 
-def _caution(run: Run, candidate: Candidate) -> str:
-    """What the intervals leave open, and the smallest candidate of which they do not."""
+def safe_choice(run: Run) -> Candidate | None:
+    """The smallest candidate that is shown to lose no more accuracy than the budget."""
+    safe = [c for c in run.candidates if within_budget(c, run.spec.max_drop) == "yes"]
+    return min(safe, key=lambda c: c.parameters.after) if safe else None
+
+
+def _choice(run: Run, candidate: Candidate, budget: str) -> str:
+    """The smallest within the budget as measured, and what to take if that is not shown."""
+    delta, safe = candidate.measure("accuracy.top1.delta"), safe_choice(run)
+    gains = f"{candidate.id}, {_gains(candidate)}"
+    if delta is None or within_budget(candidate, run.spec.max_drop) != "unproven":
+        return f"Smallest within {budget} points, and shown to be: {gains}"
+    most = f"Its loss may reach {words.number(-delta.low, 2)} points."
+    if safe is None:
+        told = f"Smallest within {budget} points, but unproven: {gains} {most}"
+        return f"{told} More evaluation data would tell."
+    return (
+        f"Safe choice, shown to lose less than {budget} points: {safe.id}, {_gains(safe)}"
+        f" Smaller, but unproven: {gains} {most}"
+    )
+
+
+def _caution(candidate: Candidate) -> str:
+    """What else the intervals leave open."""
     remarks = []
-    delta = candidate.measure("accuracy.top1.delta")
-    if delta is not None and within_budget(candidate, run.spec.max_drop) == "unproven":
-        remarks.append(f"A loss of up to {words.number(-delta.low, 2)} is not excluded.")
-        safe = [c for c in run.candidates if within_budget(c, run.spec.max_drop) == "yes"]
-        if safe:
-            smallest = min(safe, key=lambda c: c.parameters.after)
-            remarks.append(f"Smallest that is shown to hold it: {smallest.id}, {_gains(smallest)}")
-        else:
-            remarks.append("More evaluation data would tell.")
     latency = candidate.measure("latency.p50.ratio")
     if latency and latency.low > 1:
         remarks.append("It is slower than the original.")
