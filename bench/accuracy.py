@@ -20,7 +20,7 @@ from onnxtrim.bench.bootstrap import (
 )
 from onnxtrim.bench.data import DataSource
 from onnxtrim.bench.errors import InputError
-from onnxtrim.bench.gathered import Gathered, SampleMean
+from onnxtrim.bench.gathered import Gathered, SampleMean, Sums
 from onnxtrim.bench.metrics import (
     RELATIVE,
     TOP1,
@@ -106,6 +106,10 @@ class AccuracyCounts:
         if groups is not None:
             numbers = [self.named.setdefault(name, len(self.named)) for name in groups.tolist()]
             self.groups.append(np.asarray(numbers, np.int64))
+
+    def add_dependent(self, name: str, sums: Sums, seen: Seen) -> None:
+        """Take a batch of answers that are not independent."""
+        self.dependent.setdefault(name, SampleMean(name, sums, "share")).add(seen)
 
     def check(self, data: str) -> None:
         """Refuse data of which only some samples have labels or groups.
@@ -268,9 +272,9 @@ def _count_right(counts: AccuracyCounts, seen: Seen) -> ClassRows:
     _count(counts, rows)
     counts.labelled += seen.samples
     if rows.steps or counts.groups:
-        counts.dependent.setdefault(TOP1, SampleMean(TOP1, top1_sums, "share")).add(seen)
+        counts.add_dependent(TOP1, top1_sums, seen)
     if counts.groups and not rows.steps:
-        counts.dependent.setdefault(FLIPS, SampleMean(FLIPS, flip_sums, "share")).add(seen)
+        counts.add_dependent(FLIPS, flip_sums, seen)
     return rows
 
 
@@ -298,10 +302,7 @@ def _count(counts: AccuracyCounts, rows: ClassRows) -> None:
 
 def _count_agreements(counts: AccuracyCounts, seen: Seen, rows: ClassRows) -> None:
     if counts.groups:
-        mean = counts.dependent.setdefault(
-            AGREEMENT, SampleMean(AGREEMENT, agreement_sums, "share")
-        )
-        mean.add(seen)
+        counts.add_dependent(AGREEMENT, agreement_sums, seen)
     first, second = rows.classes()
     counts.classed += len(first)
     counts.agreements += int(np.count_nonzero(first == second))

@@ -107,13 +107,10 @@ class Evidence:
             return Metric(100 * ends.value, 100 * ends.low, 100 * ends.high, "points")
         if rule.of_class is not None:
             return None
-        samples, losses = int(counts["samples"]), int(counts["losses"])
-        alone = self.independent
-        if name == "accuracy.negative_flip_rate" and alone:
-            return Metric(*clopper_pearson(losses, samples, confidence), "share")
-        grouped = self._units() < samples
-        if (name == "accuracy.agreement" and not grouped) or (name == "accuracy.top1" and alone):
-            hits = round(recorded.value * samples)
+        if not self._is_bootstrapped(rule):
+            samples = int(counts["samples"])
+            flips_only = name == "accuracy.negative_flip_rate"
+            hits = int(counts["losses"]) if flips_only else round(recorded.value * samples)
             return Metric(*clopper_pearson(hits, samples, confidence), "share")
         found = _recorded(recorded, counts.get("intervals", {}).get(name, ()), confidence)
         return _not_certain(found, self._units(), confidence)

@@ -52,8 +52,8 @@ def _shown(rule: Rule) -> str:
     number = measured(rule)
     told = words.with_interval(number, 3)
     if number is not None and number.low < number.high and rule.verdict == "pass":
-        least, most = rule.limit.startswith("\N{GREATER-THAN OR EQUAL TO}"), " and " in rule.limit
-        if not most:
+        least = rule.limit.startswith("\N{GREATER-THAN OR EQUAL TO}")
+        if " and " not in rule.limit:
             end = Metric.exact(number.low if least else number.high, number.unit)
             sign = "at least" if least else "at most"
             told = f"{words.plain(number, 3)} ({sign} {words.plain(end, 3)})"

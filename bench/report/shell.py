@@ -34,7 +34,7 @@ def write_page(
 
     Args:
         path: The HTML file.
-        template: File of this folder with what stands in ``<main>``.
+        template: File of this folder with what stands first in ``<main>``.
         texts: Escaped HTML for the places of it and of ``page.html``.
         data: What the scripts draw from.
         scripts: Files of this folder that run after the plotting library.
